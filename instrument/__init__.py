@@ -1,0 +1,1 @@
+"""A Bluesky beamline: configuration, framework, devices, callbacks, plans, session, commands."""

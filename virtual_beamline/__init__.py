@@ -1,0 +1,1 @@
+"""EPICS IOCs of a simulated beamline, in Python on real EPICS base."""
