@@ -1,0 +1,1 @@
+"""What a session stands on: engine, state, catalog, logs, metadata, interrupts."""

@@ -1,0 +1,273 @@
+"""The RunEngine of a session: bluesky's, with a journal first, Ctrl-C that stops, and offline devices named."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import bluesky
+from bluesky import Msg
+from bluesky.utils import (
+    DefaultDuringTask,
+    DuringTask,
+    PlanHalt,
+    RunEngineInterrupted,
+)
+
+from instrument.config.errors import UserError
+from instrument.config.names import LOGGER_NAME
+from instrument.framework.interrupts import InterruptKeys
+
+logger = logging.getLogger(LOGGER_NAME)
+
+# Messages that act on a device, hence need it.
+DEVICE_COMMANDS = (
+    "stage",
+    "read",
+    "locate",
+    "set",
+    "trigger",
+    "prepare",
+    "kickoff",
+    "complete",
+    "collect",
+    "monitor",
+    "configure",
+)
+DRAW_INTERVAL = 0.05  # s; how often the main thread looks whether a plot wants drawing
+
+PAUSED = "paused: RE.resume() goes on, RE.stop() or RE.abort('why') ends it in good order, RE.halt() at once"
+
+
+class Documents(Protocol):
+    """What takes each document: name and content."""
+
+    def __call__(self, name: str, doc: dict[str, Any]) -> object:
+        """Take one document."""
+        ...
+
+
+class RunInterruptedError(RunEngineInterrupted, UserError):
+    """A run ended before its plan did, because somebody asked for it."""
+
+
+class MainThread(DuringTask):
+    """Lend the main thread to drawing while the plan runs on the RunEngine's own thread.
+
+    Args:
+        draw: Called about 20 times a second on the main thread; limits its own rate.
+    """
+
+    def __init__(self, draw: Callable[[], object]) -> None:
+        super().__init__()
+        self._draw = draw
+        self._failed = False
+
+    def block(self, blocking_event: Any) -> None:
+        """Wait until the plan is complete, drawing meanwhile; a plot that fails is reported once and left alone."""
+        while not blocking_event.wait(DRAW_INTERVAL):
+            if not self._failed:
+                try:
+                    self._draw()
+                except Exception:
+                    self._failed = True
+                    logger.exception("live plot failed; the run goes on without it")
+
+
+class RunEngine(bluesky.RunEngine):
+    """bluesky's RunEngine, made safe for a beamline.
+
+    Args:
+        md: Persistent metadata of all runs.
+        journal: Takes each document before any subscriber does, and fails the run if it can't.
+        delivery: Takes each document after the subscribers, whatever they did; may not fail a run.
+        check_message: Called with each message that acts on a device; raises if the device can't be used.
+        options: What bluesky's RunEngine takes.
+    """
+
+    def __init__(
+        self,
+        md: Any = None,
+        *,
+        journal: Documents | None = None,
+        delivery: Documents | None = None,
+        check_message: Callable[[Msg], None] | None = None,
+        **options: Any,
+    ) -> None:
+        self.journal = journal
+        self.delivery = delivery
+        self._pending: dict[Any, Any] = {}  # status object: device
+        options.setdefault("context_managers", [InterruptKeys])
+        super().__init__(md, **options)
+        self.pause_msg = PAUSED
+        if check_message is not None:
+            self.guard(check_message)
+
+    def guard(self, check_message: Callable[[Msg], None]) -> None:
+        """Have `check_message` see each message that acts on a device, before it does."""
+        for command in DEVICE_COMMANDS:
+            self.register_command(command, _guarded(self._command_registry[command], check_message))
+
+    # --- documents: the journal first, deliveries last, whatever a subscriber does
+
+    def emit_sync(self, name: Any, doc: dict[str, Any]) -> None:
+        """Journal a document, hand it to the subscribers, then to the outbox."""
+        if self.journal is not None:
+            self.journal(name.name, doc)
+        try:
+            super().emit_sync(name, doc)
+        finally:
+            if self.delivery is not None:
+                self.delivery(name.name, doc)
+
+    # --- how a run ends
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Execute a plan; see `bluesky.RunEngine.__call__`.
+
+        Raises:
+            RunInterruptedError: The plan was interrupted; the message says whether it is paused or ended.
+        """
+        return self._told_in_one_line(super().__call__, *args, **kwargs)
+
+    def resume(self) -> Any:
+        """Go on with a paused plan from its last checkpoint; see `bluesky.RunEngine.resume`."""
+        return self._told_in_one_line(super().resume)
+
+    def _told_in_one_line(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(*args, **kwargs)
+        except RunEngineInterrupted as interrupted:
+            if self.state == "paused":
+                raise RunInterruptedError(PAUSED) from None
+            if self.state == "panicked":
+                raise RunInterruptedError("the RunEngine is lost: leave the session and start it again") from None
+            what = f"{len(self._run_start_uids)} runs" if len(self._run_start_uids) > 1 else "the run"
+            if not self._run_start_uids:
+                what = "the plan"
+            reason = f" ({self._reason})" if self._reason else ""
+            raise RunInterruptedError(
+                f"{what} was aborted{reason}; motors are stopped, the data so far is kept"
+            ) from interrupted
+
+    async def _close_run(self, msg: Msg) -> Any:
+        # bluesky's run_wrapper closes an aborted run without the reason that the engine knows.
+        if self._reason and msg.kwargs.get("exit_status") == "abort" and not msg.kwargs.get("reason"):
+            msg = msg._replace(kwargs={**msg.kwargs, "reason": self._reason})
+        return await super()._close_run(msg)
+
+    def begin_abort(self, reason: str) -> None:
+        """End the plan in good order. To be called on the event loop; `abort()` is for all other threads."""
+        if self.state != "running":
+            return
+        self._interrupted = True
+        self._reason = reason
+        self._exit_status = "abort"
+        self._destroy_open_run_tracing_spans()
+        self._state = "aborting"
+        if self._task is not None:
+            self._task.cancel()
+
+    def begin_halt(self, reason: str) -> None:
+        """End the plan at once, also in the midst of an abort. To be called on the event loop."""
+        if self.state in ("idle", "paused", "panicked"):
+            return
+        with self._state_lock:
+            self._interrupted = True
+            self._exit_status = "abort"
+            self._reason = reason
+            self._exception = PlanHalt(reason)
+        if self._task is not None:
+            self._task.cancel()
+
+    def begin_pause(self, _reason: str = "") -> None:
+        """Pause at once. To be called on the event loop; `request_pause()` is for all other threads."""
+        if self.state == "running":
+            self._loop.create_task(self._request_pause_coro(defer=False))
+
+    # --- devices that stop answering, and detectors that are left counting
+
+    def _add_status_to_group(self, obj: Any, status_object: Any, group: Any, action: str) -> None:
+        if not status_object.done:
+            self._pending[status_object] = obj
+            status_object.add_callback(self._forget)
+        super()._add_status_to_group(obj, status_object, group, action)
+
+    def _forget(self, status_object: Any) -> None:
+        self._pending.pop(status_object, None)
+
+    def _status_object_completed(self, ret: Any, fut: Any, pardon_failures: Any) -> None:
+        # A fault that is told in one line is passed on as it is, not wrapped into FailedStatus.
+        error = ret.exception(timeout=0) if ret.done and not ret.success else None
+        if isinstance(error, UserError) and not pardon_failures.is_set():
+            with self._state_lock:
+                self._exception = error
+            fut.set_exception(error)
+            fut.exception()
+            return
+        super()._status_object_completed(ret, fut, pardon_failures)
+
+    def fail_pending(self, device: Any, error: Exception) -> None:
+        """Fail what the plan waits for on `device`, which stopped answering.
+
+        Args:
+            device: An ophyd object; what waits on its components counts.
+            error: What the plan gets.
+        """
+        for status, obj in list(self._pending.items()):
+            if _root(obj) is _root(device) and not status.done:
+                try:
+                    status.set_exception(error)
+                except Exception:  # it ended meanwhile
+                    logger.debug("%r ended by itself", status)
+
+    async def _stop_movable_objects(self, *, success: bool = True) -> None:
+        # bluesky stops what was set; a scaler that was triggered and still counts is to be stopped too.
+        for obj in set(self._pending.values()) - self._movable_objs_touched:
+            if callable(getattr(obj, "stop", None)):
+                self._movable_objs_touched.add(obj)
+        await super()._stop_movable_objects(success=success)
+
+    def _clear_call_cache(self) -> None:
+        self._pending.clear()
+        super()._clear_call_cache()
+
+
+def _root(obj: Any) -> Any:
+    return getattr(obj, "root", obj)
+
+
+def _guarded(command: Callable[[Msg], Any], check_message: Callable[[Msg], None]) -> Callable[[Msg], Any]:
+    async def guarded(msg: Msg) -> Any:
+        check_message(msg)
+        return await command(msg)
+
+    return guarded
+
+
+class TraceMessages:
+    """A `RE.msg_hook` that prints each message, and its time since the first."""
+
+    def __init__(self, show: Callable[[str], object] = print) -> None:
+        self._show = show
+        self._start: float | None = None
+
+    def __call__(self, msg: Msg) -> None:
+        """Print one message."""
+        now = time.monotonic()
+        self._start = self._start or now
+        target = getattr(msg.obj, "name", None) or "-"
+        arguments = ", ".join([*map(repr, msg.args), *(f"{key}={value!r}" for key, value in msg.kwargs.items())])
+        self._show(f"{now - self._start:9.3f} {msg.command:<12} {target:<16} {arguments}")
+
+
+def during_task(draw: Callable[[], object]) -> DuringTask:
+    """What the main thread does while a plan runs.
+
+    With a Qt backend bluesky's own task runs Qt's event loop; with any other the main thread draws.
+    """
+    import matplotlib
+
+    return DefaultDuringTask() if "qt" in matplotlib.get_backend().lower() else MainThread(draw)
