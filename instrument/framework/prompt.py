@@ -1,0 +1,161 @@
+"""What IPython does for a session: one-line errors, bluesky's magics, plan hints, messages from threads."""
+
+from __future__ import annotations
+
+import builtins
+import difflib
+import logging
+import re
+import sys
+import traceback
+from collections.abc import Callable
+from types import GeneratorType, TracebackType
+from typing import TYPE_CHECKING, Any
+
+from instrument.config.errors import UserError
+from instrument.config.names import LOGGER_NAME
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+logger = logging.getLogger(LOGGER_NAME)
+
+
+class LastError:
+    """The most recent error of the prompt; calling it prints the whole traceback."""
+
+    def __init__(self) -> None:
+        self.error: BaseException | None = None
+
+    def keep(self, error: BaseException) -> None:
+        """Remember `error`, and write its traceback to the log file."""
+        self.error = error
+        logger.debug("%s", "".join(traceback.format_exception(error)).rstrip())
+
+    def __call__(self) -> None:
+        """Print the traceback of the last error that the prompt showed in one line."""
+        if self.error is None:
+            print("no error in this session")
+        else:
+            print("".join(traceback.format_exception(self.error)).rstrip())
+
+    def __repr__(self) -> str:
+        return "last_error() prints the traceback of the last error"
+
+
+def one_line(error: BaseException, names: Callable[[], list[str]] = list) -> str:
+    """What a person needs to know of `error`: a UserError's own words, or its type and message.
+
+    Args:
+        error: What was raised. A failed status of ophyd is told by its cause.
+        names: The names that a misspelt one is compared with; the nearest is told.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, UserError):
+            return str(cause)
+        cause = cause.__cause__
+    if type(error).__name__ == "FailedStatus" and error.__cause__ is not None:
+        error = error.__cause__
+    message = " ".join(str(error).split())
+    hint = _nearest(error, message, names)
+    return f"{type(error).__name__}: {message}{hint}" if message else type(error).__name__
+
+
+def _nearest(error: BaseException, message: str, names: Callable[[], list[str]]) -> str:
+    if isinstance(error, NameError) and error.name:
+        wrong, known = error.name, [*names(), *dir(builtins)]
+    elif isinstance(error, AttributeError) and error.name:
+        wrong, known = error.name, [name for name in dir(error.obj) if not name.startswith("_")]
+    elif isinstance(error, TypeError) and (
+        found := re.search(r"(\w+)\(\) got an unexpected keyword argument '(\w+)'", message)
+    ):
+        wrong, known = found[2], _keywords(error, found[1])
+    else:
+        return ""
+    close = difflib.get_close_matches(wrong, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _keywords(error: BaseException, function: str) -> list[str]:
+    """The keywords of the function that a TypeError complains about, if a frame of its traceback can see it."""
+    import inspect
+
+    trace = error.__traceback__
+    while trace is not None:
+        for namespace in (trace.tb_frame.f_locals, trace.tb_frame.f_globals):
+            for value in list(namespace.values()):
+                candidate = getattr(value, function, value) if inspect.ismodule(value) else value
+                if getattr(candidate, "__name__", None) == function and callable(candidate):
+                    try:
+                        return list(inspect.signature(candidate).parameters)
+                    except (TypeError, ValueError):
+                        continue
+        trace = trace.tb_next
+    return []
+
+
+def plan_hint(plan: Any) -> str:
+    """The line that is shown for a plan which was made and not run."""
+    generator = getattr(plan, "_iter", plan)
+    name = getattr(generator, "__name__", type(plan).__name__)
+    return f"{name} is a plan that has not run; run it with RE({name}(...))"
+
+
+def install(shell: InteractiveShell, last_error: LastError, engine: Any) -> None:
+    """Prepare a shell: one-line errors, bluesky's magics, plan hints. Doing it again changes nothing.
+
+    Args:
+        shell: The running IPython shell (terminal or kernel).
+        last_error: Keeps the error whose one line is shown.
+        engine: The RunEngine that `%mov`, `%movr` use.
+    """
+    from bluesky.magics import BlueskyMagics
+    from bluesky.utils import Plan
+
+    def names() -> list[str]:
+        return [name for name in shell.user_ns if not name.startswith("_")]
+
+    def show(
+        shell: InteractiveShell,
+        _type: type[BaseException],
+        error: BaseException,
+        _traceback: TracebackType | None,
+        tb_offset: int | None = None,
+    ) -> list[str]:
+        last_error.keep(error)
+        lines = [one_line(error, names)]
+        shell._showtraceback(type(error), error, lines)  # noqa: SLF001  what IPython's own handlers call
+        return lines
+
+    shell.set_custom_exc((Exception,), show)
+    shell.InteractiveTB.set_mode(mode="Minimal")
+
+    BlueskyMagics.RE = engine
+    shell.register_magics(BlueskyMagics)
+
+    plain = shell.display_formatter.formatters["text/plain"]
+    for kind in (Plan, GeneratorType):
+        plain.for_type(kind, lambda plan, printer, _cycle: printer.text(plan_hint(plan)))
+
+
+def tell(line: str) -> None:
+    """Print a line from any thread, above the prompt if one is being edited."""
+    application = None
+    if "prompt_toolkit" in sys.modules:
+        from IPython.core.getipython import get_ipython
+
+        pt_app = getattr(get_ipython(), "pt_app", None)
+        application = getattr(pt_app, "app", None)
+    loop = getattr(application, "loop", None)
+    if application is None or loop is None or not application.is_running:
+        print(line, flush=True)
+        return
+    from prompt_toolkit.application import run_in_terminal
+    from prompt_toolkit.application.current import set_app
+
+    def above() -> None:
+        with set_app(application):
+            run_in_terminal(lambda: print(line, flush=True))
+
+    loop.call_soon_threadsafe(above)

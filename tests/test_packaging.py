@@ -1,0 +1,54 @@
+"""One list of dependencies, seen three ways: pyproject.toml, constraints.txt, environment.yml."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+CONDA_NAMES = {"msgpack-python": "msgpack"}  # conda-forge's name: PyPI's name
+
+
+def split(requirement: str) -> tuple[str, frozenset[str]]:
+    name, _extras, versions = re.fullmatch(r"([\w.-]+)(\[[\w,]+\])?\s*(.*)", requirement).groups()
+    name = CONDA_NAMES.get(name, name)
+    return re.sub(r"[-_.]+", "-", name).lower(), frozenset(filter(None, versions.replace(" ", "").split(",")))
+
+
+@pytest.fixture(scope="module")
+def project() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def test_every_dependency_has_a_lower_bound(project):
+    requirements = project["dependencies"] + sum(project["optional-dependencies"].values(), [])
+    unbounded = [r for r in requirements if not any(v.startswith((">=", "==")) for v in split(r)[1])]
+    assert not unbounded
+
+
+def test_every_dependency_is_pinned_in_constraints(project):
+    pins = dict(
+        split(line) for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")
+    )
+    requirements = project["dependencies"] + sum(project["optional-dependencies"].values(), [])
+    for name, _ in map(split, requirements):
+        assert name in pins, f"{name} is not pinned"
+        assert all(v.startswith("==") for v in pins[name])
+
+
+def test_no_download_host_is_named():
+    for file in ("pyproject.toml", "constraints.txt", "environment.yml", "Makefile", ".ci/run"):
+        text = (ROOT / file).read_text()
+        assert not re.search(r"(index-url|find-links|trusted-host|https?://)", text), file
+
+
+def test_environment_yml_is_the_conda_view_of_pyproject(project):
+    dependencies = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    conda = [d for d in dependencies if isinstance(d, str) and d != "pip"]
+    (pip,) = [d["pip"] for d in dependencies if isinstance(d, dict)]
+    assert dict(map(split, conda + pip)) == {
+        **dict(map(split, project["dependencies"])),
+        **dict([split(f"python{project['requires-python']}")]),
+    }
