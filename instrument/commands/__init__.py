@@ -1,0 +1,31 @@
+"""What a person types at the prompt: thin, over the session and its plans.
+
+Each class groups commands of one kind; its public methods become names of the user's namespace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from instrument.commands.engine import EngineCommands
+from instrument.commands.files import FileCommands
+from instrument.commands.information import InformationCommands
+
+if TYPE_CHECKING:
+    from instrument.session import Session
+
+__all__ = ["NAMES", "commands"]
+
+GROUPS = (InformationCommands, FileCommands, EngineCommands)
+
+NAMES: tuple[str, ...] = tuple(name for group in GROUPS for name in vars(group) if not name.startswith("_"))
+
+
+def commands(session: Session) -> dict[str, Callable[..., Any]]:
+    """Every command, bound to `session`."""
+    bound: dict[str, Callable[..., Any]] = {}
+    for group in GROUPS:
+        instance = group(session)
+        bound.update({name: getattr(instance, name) for name in vars(group) if not name.startswith("_")})
+    return bound

@@ -165,7 +165,6 @@ class RunEngine(bluesky.RunEngine):
         self._interrupted = True
         self._reason = reason
         self._exit_status = "abort"
-        self._destroy_open_run_tracing_spans()
         self._state = "aborting"
         if self._task is not None:
             self._task.cancel()
@@ -232,6 +231,7 @@ class RunEngine(bluesky.RunEngine):
 
     def _clear_call_cache(self) -> None:
         self._pending.clear()
+        self._run_tracing_spans.clear()
         super()._clear_call_cache()
 
 
