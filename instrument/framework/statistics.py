@@ -1,0 +1,398 @@
+"""Where a peak is, how wide, and whether there is one at all.
+
+bluesky's `PeakStats` takes the centre of mass of the raw signal, so that a background of 10 under a peak at 0.300 moves
+its `com` to 0.006. Here the background is told from the peak first: a straight line and one peak (Gaussian, Lorentzian
+or flat-topped, up or down) are fitted by linear least squares on a grid of centres and widths ("variable projection",
+Golub and Pereyra, SIAM J. Numer. Anal. 10 (1973) 413), which needs no starting values and no scipy. The peak's height
+is then known, and centre, width and centroid are read off the data themselves, so that no shape is imposed on them;
+only where the noise is too large for that do the fitted values stand in.
+
+All positions and widths have the unit of x, all heights that of y.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+Kind = Literal["peak", "dip", "edge", "none"]
+
+ENOUGH_TO_FIT = 8  # points; below it, a line and a peak explain anything
+GRID_POINTS = 160  # the search for the peak sees at most about this many (averaged) points
+SIGNIFICANT = 27.0  # (n - 4) ln(chi2 of a line / chi2 of a line and a peak); noise alone reaches about 20
+COUNTS_SIGNIFICANT = 3.0  # standard deviations of a peak's counts, where y are counts
+COUNTABLE = 3.0  # counts; below it the scatter of single points says little
+NOISY = 0.03  # noise / height; above it crossings of the raw data are no longer the better answer
+ROUNDING = 1e-9  # of the range of y: what is smaller is not signal
+
+
+@dataclass(frozen=True)
+class PeakStatistics:
+    """What can be said about one peak in y(x).
+
+    `com cen max min fwhm crossings lin_bkg` mean what they mean in bluesky's `PeakStats`, but for the background.
+
+    Attributes:
+        kind: "peak", "dip", "edge" (a step), or "none" (a flat line, a slope, or noise).
+        com: Centre of mass of the peak above its background, within one and a half widths on either side. None if there is none.
+        cen: Mid-point between the half heights on either side; of an edge, where it is at half its height.
+        max: (x, y) of the largest y as measured.
+        min: (x, y) of the smallest y as measured.
+        fwhm: Full width at half height. None of an edge, and where only one side was seen and nothing fits.
+        crossings: Where the signal crosses half of its height.
+        lin_bkg: Background line y = m x + b, as {"m": m, "b": b}; None if it was not determined.
+        height: Height above (of a dip: depth below, negative) the background.
+        noise: Standard deviation of the points about the smooth curve.
+        number_of_points: Finite points that went into this.
+    """
+
+    kind: Kind = "none"
+    com: float | None = None
+    cen: float | None = None
+    max: tuple[float, float] | None = None
+    min: tuple[float, float] | None = None
+    fwhm: float | None = None
+    crossings: Array = field(default_factory=lambda: np.empty(0))
+    lin_bkg: dict[str, float] | None = None
+    height: float | None = None
+    noise: float | None = None
+    number_of_points: int = 0
+
+    def __getitem__(self, key: str) -> Any:
+        """The attribute `key`, as bluesky's `PeakStats` has it."""
+        if key not in self.__dataclass_fields__:
+            raise KeyError(f"no statistic {key!r}; there are {', '.join(self.__dataclass_fields__)}")
+        return getattr(self, key)
+
+    @property
+    def found(self) -> bool:
+        """Is there a peak, a dip, or an edge?"""
+        return self.cen is not None
+
+
+class _Fit(NamedTuple):
+    chi2: float  # sum of squared residuals
+    centre: float
+    width: float  # full width at half height; of an edge, from 12 % to 88 %
+    height: float
+    offset: float
+    slope: float
+
+
+_Shape = Callable[[Array], Array]  # of (x - centre) / width, full width at half height 1
+
+
+def _gaussian(t: Array) -> Array:
+    return np.exp(-4.0 * np.log(2.0) * t**2)
+
+
+def _lorentzian(t: Array) -> Array:
+    return 1.0 / (1.0 + 4.0 * t**2)
+
+
+def _flat_top(t: Array) -> Array:
+    return np.exp(-np.log(2.0) * (2.0 * t) ** 8)
+
+
+def _step(t: Array) -> Array:
+    return 0.5 * (1.0 + np.tanh(2.0 * t))
+
+
+def peak_statistics(x: ArrayLike, y: ArrayLike) -> PeakStatistics:
+    """Find the peak, dip or edge in y(x) and measure it.
+
+    Args:
+        x: Positions in any order; repeated ones are averaged.
+        y: What was measured there. Points where x or y is not finite are left out.
+
+    Raises:
+        ValueError: x and y are not of one length.
+    """
+    x_given, y_given = np.asarray(x, dtype=float).ravel(), np.asarray(y, dtype=float).ravel()
+    if x_given.size != y_given.size:
+        raise ValueError(f"x has {x_given.size} points, y has {y_given.size}")
+    finite = np.isfinite(x_given) & np.isfinite(y_given)
+    x_all, y_all = x_given[finite], y_given[finite]
+    if x_all.size == 0:
+        return PeakStatistics()
+    highest, lowest = int(np.argmax(y_all)), int(np.argmin(y_all))
+    extremes = {
+        "max": (float(x_all[highest]), float(y_all[highest])),
+        "min": (float(x_all[lowest]), float(y_all[lowest])),
+        "number_of_points": int(x_all.size),
+    }
+    xs, ys = _sorted_and_merged(x_all, y_all)
+    span_x, span_y = xs[-1] - xs[0], float(np.ptp(ys))
+    # A range that is only rounding is a constant. Scaling both axes keeps sums of squares within a float's range.
+    largest_y = float(np.max(np.abs(ys)))
+    if xs.size < 3 or not span_x > ROUNDING * np.max(np.abs(xs)) or not span_y > ROUNDING * largest_y:
+        return PeakStatistics(**extremes)
+    u, v = (xs - xs[0]) / span_x, (ys - ys.min()) / span_y
+    measured = _measure_fitted(u, v) if xs.size >= ENOUGH_TO_FIT else _measure_few(u, v)
+    if measured.kind == "none":
+        return PeakStatistics(**extremes, noise=_times(measured.noise, span_y))
+    if measured.kind != "edge" and _is_counting_noise(x_all, y_all, measured, xs[0], span_x, span_y):
+        return PeakStatistics(**extremes, noise=_times(measured.noise, span_y))
+    background = measured.lin_bkg
+    if background is not None:
+        slope = background["m"] * span_y / span_x
+        background = {"m": float(slope), "b": float(ys.min() + background["b"] * span_y - slope * xs[0])}
+    return PeakStatistics(
+        kind=measured.kind,
+        com=_place(measured.com, xs[0], span_x),
+        cen=_place(measured.cen, xs[0], span_x),
+        fwhm=_times(measured.fwhm, span_x),
+        crossings=xs[0] + span_x * measured.crossings,
+        lin_bkg=background,
+        height=_times(measured.height, span_y),
+        noise=_times(measured.noise, span_y),
+        **extremes,
+    )
+
+
+def _place(value: float | None, origin: float, span: float) -> float | None:
+    return None if value is None else float(origin + span * value)
+
+
+def _times(value: float | None, factor: float) -> float | None:
+    return None if value is None else float(factor * value)
+
+
+def _sorted_and_merged(x: Array, y: Array) -> tuple[Array, Array]:
+    places, which = np.unique(x, return_inverse=True)
+    return places, np.bincount(which, weights=y) / np.bincount(which)
+
+
+def _binned(x: Array, y: Array, most: int) -> tuple[Array, Array]:
+    """Neighbours averaged, so that at most `most` points are left."""
+    each = -(-x.size // most)
+    if each == 1:
+        return x, y
+    starts = np.arange(0, x.size, each)
+    sizes = np.diff(np.append(starts, x.size))
+    return np.add.reduceat(x, starts) / sizes, np.add.reduceat(y, starts) / sizes
+
+
+def _is_counting_noise(x: Array, y: Array, measured: PeakStatistics, origin: float, span: float, scale: float) -> bool:
+    """Are these counts, and the peak's too few to be more than chance (Poisson)?"""
+    if measured.fwhm is None or measured.cen is None or measured.lin_bkg is None or x.size < ENOUGH_TO_FIT:
+        return False
+    if np.any(y < 0) or np.any(y != np.round(y)):
+        return False
+    t = (x - origin) / span
+    spacing = 1.0 / max(1, x.size - 1)
+    within = np.abs(t - measured.cen) <= max(measured.fwhm, spacing)
+    background = np.median(y[~within]) if np.any(~within) else np.min(y)
+    if background > COUNTABLE and scale * (measured.noise or 0.0) < 0.3 * np.sqrt(background):
+        return False  # whole numbers, yet far smoother than counts are
+    net = abs(float(np.sum(y[within] - background)))
+    return net < COUNTS_SIGNIFICANT * np.sqrt(float(np.sum(y[within])) + background * np.count_nonzero(within) + 1.0)
+
+
+# --- few points: nothing can be tested, so the signal is taken as it is
+
+
+def _measure_few(x: Array, y: Array) -> PeakStatistics:
+    up = y.max() - np.median(y) >= np.median(y) - y.min()
+    sign, base = (1.0, float(y.min())) if up else (-1.0, float(y.max()))
+    z = sign * (y - base)
+    height = float(z.max())
+    top = int(np.argmax(z))
+    rising, falling = _crossings(x, z, height / 2)
+    left = max((c for c in rising if c <= x[top]), default=None)
+    right = min((c for c in falling if c >= x[top]), default=None)
+    sides = [side for side in (left, right) if side is not None]
+    if len(sides) == 2:
+        cen, fwhm = float(np.mean(sides)), float(np.ptp(sides))
+        com = _centroid(x, z, cen, fwhm)
+        kind: Kind = "peak" if up else "dip"
+    else:
+        cen, fwhm, com, kind = sides[0], None, None, "edge"
+    return PeakStatistics(
+        kind=kind,
+        com=com,
+        cen=cen,
+        fwhm=fwhm,
+        crossings=np.array(sorted([*rising, *falling])),
+        lin_bkg={"m": 0.0, "b": base},
+        height=sign * height,
+    )
+
+
+# --- enough points: a line, a line and a peak, or a step, whichever explains them
+
+
+def _measure_fitted(x: Array, y: Array) -> PeakStatistics:
+    few_x, few_y = _binned(x, y, GRID_POINTS)
+    n = few_x.size
+    line = np.column_stack([np.ones(n), few_x])
+    flat = np.ones((n, 1))
+    chi2_line = _residual(line, few_y)
+    noise = _noise(y)
+    tiny = n * ROUNDING**2
+    if chi2_line <= tiny:
+        return PeakStatistics(noise=noise)
+
+    fits: list[tuple[_Fit, _Shape]] = []
+    for shape in (_gaussian, _lorentzian, _flat_top):
+        start = _search(few_x, few_y, line, shape)
+        if start is not None:
+            fits.append((_refine(few_x, few_y, line, shape, start), shape))
+    if not fits:
+        return PeakStatistics(noise=noise)
+    peak, peak_shape = min(fits, key=lambda pair: pair[0].chi2)
+    edge_start = _search(few_x, few_y, flat, _step, np.array([2.0 / n, 4.0 / n, 0.08, 0.2, 0.4]))
+    edge = None if edge_start is None else _refine(few_x, few_y, flat, _step, edge_start)
+
+    if (n - 4) * np.log((chi2_line + tiny) / (min(peak.chi2, edge.chi2 if edge else np.inf) + tiny)) < SIGNIFICANT:
+        return PeakStatistics(noise=noise)
+    # Bayesian information criterion: the peak has one parameter more than the step.
+    if edge is not None and n * np.log((edge.chi2 + tiny) / (peak.chi2 + tiny)) < np.log(n):
+        return _measure_edge(edge, noise)
+    return _measure_peak(x, y, peak, peak_shape, noise)
+
+
+def _measure_edge(edge: _Fit, noise: float) -> PeakStatistics:
+    return PeakStatistics(
+        kind="edge",
+        cen=edge.centre,
+        crossings=np.array([edge.centre]),
+        lin_bkg={"m": 0.0, "b": edge.offset},
+        height=edge.height,
+        noise=noise,
+    )
+
+
+def _measure_peak(x: Array, y: Array, fit: _Fit, shape: _Shape, noise: float) -> PeakStatistics:
+    sign = np.sign(fit.height)
+    z = sign * (y - fit.offset - fit.slope * x)
+    height = abs(fit.height)
+    misfit = float(np.std(z - height * shape((x - fit.centre) / fit.width)))
+    rising, falling = _crossings(x, z, height / 2)
+    left = min(rising, key=lambda c: abs(c - (fit.centre - fit.width / 2)), default=None)
+    right = min(falling, key=lambda c: abs(c - (fit.centre + fit.width / 2)), default=None)
+    by_the_fit = noise > NOISY * height and misfit < 2.0 * noise
+    if left is not None and right is not None and left < fit.centre < right and not by_the_fit:
+        cen, fwhm = (left + right) / 2.0, right - left
+    else:
+        cen, fwhm = fit.centre, fit.width
+    return PeakStatistics(
+        kind="peak" if sign > 0 else "dip",
+        com=_centroid(x, z, cen, fwhm),
+        cen=cen,
+        fwhm=fwhm,
+        crossings=np.array(sorted([*rising, *falling])),
+        lin_bkg={"m": fit.slope, "b": fit.offset},
+        height=fit.height,
+        noise=noise,
+    )
+
+
+def _noise(y: Array) -> float:
+    """Standard deviation of uncorrelated noise on a smooth curve.
+
+    From second differences, whose variance is 6 times that of white noise (von Neumann's idea, as in Der_SNR), through
+    the median absolute deviation, which a few steep points do not disturb.
+    """
+    second = y[:-2] - 2.0 * y[1:-1] + y[2:]
+    return float(1.4826 * np.median(np.abs(second)) / np.sqrt(6.0))
+
+
+def _residual(basis: Array, y: Array) -> float:
+    q, _ = np.linalg.qr(basis)
+    rest = y - q @ (q.T @ y)
+    return float(rest @ rest)
+
+
+def _grid(widths: Array) -> Iterator[tuple[float, Array]]:
+    for width in widths:
+        count = int(np.ceil(2.0 / width)) + 1
+        yield width, np.linspace(0.0, 1.0, count)
+
+
+def _search(x: Array, y: Array, basis: Array, shape: _Shape, widths: Array | None = None) -> _Fit | None:
+    """The best of a coarse grid of centres (within the scan) and widths."""
+    if widths is None:
+        # From one step (a peak in a single point) to most of the scan, by factors of about 1.5.
+        narrowest = 1.2 / (x.size - 1)
+        widths = np.geomspace(narrowest, 0.9, max(2, int(np.ceil(np.log(0.9 / narrowest) / np.log(1.5)))))
+    grid = list(_grid(widths))
+    centres = np.concatenate([c for _, c in grid])
+    all_widths = np.concatenate([np.full(c.size, w) for w, c in grid])
+    return _best(x, y, basis, shape, centres, all_widths)
+
+
+def _refine(x: Array, y: Array, basis: Array, shape: _Shape, start: _Fit) -> _Fit:
+    """A pattern search in centre and log(width) around `start`, closing in by half."""
+    best = start
+    step_centre, step_width = start.width / 3.0, np.log(1.5) / 2.0
+    offsets = np.array([(i, j) for i in (-1.0, -0.5, 0.0, 0.5, 1.0) for j in (-1.0, -0.5, 0.0, 0.5, 1.0)])
+    for _ in range(14):
+        centres = best.centre + step_centre * offsets[:, 0]
+        widths = best.width * np.exp(step_width * offsets[:, 1])
+        better = _best(x, y, basis, shape, np.clip(centres, 0.0, 1.0), np.clip(widths, 0.2 / x.size, 2.0))
+        if better is not None and better.chi2 < best.chi2:
+            best = better
+        step_centre, step_width = step_centre / 2.0, step_width / 2.0
+    return best
+
+
+def _best(x: Array, y: Array, basis: Array, shape: _Shape, centres: Array, widths: Array) -> _Fit | None:
+    """Least squares for the linear parameters of each candidate; the one with the smallest residual."""
+    q, _ = np.linalg.qr(basis)
+    rest = y - q @ (q.T @ y)
+    curves = shape((x[np.newaxis, :] - centres[:, np.newaxis]) / widths[:, np.newaxis])
+    own = curves - (curves @ q) @ q.T  # what of each curve the background can't imitate
+    norms = np.einsum("ij,ij->i", own, own)
+    usable = norms > 1e-6
+    if not np.any(usable):
+        return None
+    overlaps = own @ rest
+    gains = np.where(usable, overlaps**2 / np.where(usable, norms, 1.0), -1.0)
+    which = int(np.argmax(gains))
+    height = float(overlaps[which] / norms[which])
+    left_over = rest - height * own[which]
+    coefficients = np.linalg.lstsq(basis, y - height * curves[which], rcond=None)[0]
+    return _Fit(
+        chi2=float(left_over @ left_over),
+        centre=float(centres[which]),
+        width=float(widths[which]),
+        height=height,
+        offset=float(coefficients[0]),
+        slope=float(coefficients[1]) if coefficients.size > 1 else 0.0,
+    )
+
+
+def _crossings(x: Array, z: Array, level: float) -> tuple[list[float], list[float]]:
+    """Where z rises, and falls, through `level`, by linear interpolation."""
+    above = z > level
+    rising, falling = [], []
+    for i in np.flatnonzero(above[1:] != above[:-1]):
+        place = float(x[i] + (level - z[i]) * (x[i + 1] - x[i]) / (z[i + 1] - z[i]))
+        (rising if above[i + 1] else falling).append(place)
+    return rising, falling
+
+
+def _centroid(x: Array, z: Array, cen: float, fwhm: float) -> float:
+    """Centre of mass of the piecewise linear z within a window that is symmetric about `cen`.
+
+    Symmetric, so that the tails (of a Lorentzian they hold a third of the mass) that the scan has on one side only do
+    not pull it to that side.
+    """
+    reach = min(1.5 * fwhm, max(min(cen - x[0], x[-1] - cen), fwhm / 2.0))
+    low, high = max(cen - reach, x[0]), min(cen + reach, x[-1])
+    inside = (x > low) & (x < high)
+    px = np.concatenate([[low], x[inside], [high]])
+    pz = np.interp(px, x, z)
+    dx = np.diff(px)
+    # Exact integrals of z and x z over each linear piece.
+    mass = float(np.sum(dx * (pz[1:] + pz[:-1]) / 2.0))
+    moment = float(np.sum(dx * (px[:-1] * (2 * pz[:-1] + pz[1:]) + px[1:] * (pz[:-1] + 2 * pz[1:])) / 6.0))
+    if mass <= 0.0:
+        return cen
+    return float(np.clip(moment / mass, low, high))
