@@ -1,0 +1,682 @@
+"""The index beside the runs: what a search needs, so that no file is opened that is not asked for.
+
+SQLite, with the start and stop documents, every metadata key, every word, and where in each file its streams lie. The
+writer keeps it up; whoever reads brings it up to date first (`refresh`), which costs a `stat` per month of data. It can
+be deleted at any time: the files are the truth, and it is rebuilt from them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import numpy as np
+
+from instrument.framework.runfiles import (
+    FORMAT_FILE,
+    SUFFIX,
+    Document,
+    Glance,
+    Layout,
+    RunFile,
+    RunFileError,
+    decode_map,
+    glance,
+    has_owner,
+    make_packer,
+    month_directories,
+)
+
+_VERSION = 1
+_BUSY_TIMEOUT = 5.0  # s; another session's transactions take milliseconds
+_RACY = 100_000_000  # ns: a directory changed this recently may change again within one tick of its time stamp
+_BATCH = 200  # files taken in per transaction, so that a rebuild does not hold up a scan
+_LONG_LIST = 1000  # longer lists in metadata are kept, but not searched
+_COLUMNS = {"uid": "uid", "time": "time", "scan_id": "scan_id", "plan_name": "plan_name"}
+_COMPARISONS = {"$eq": "=", "$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS runs (
+    id INTEGER PRIMARY KEY, uid TEXT NOT NULL UNIQUE, path TEXT NOT NULL UNIQUE, directory TEXT NOT NULL,
+    position REAL NOT NULL, time REAL NOT NULL, scan_id INTEGER, plan_name TEXT, start BLOB NOT NULL,
+    stop BLOB, stop_time REAL, exit_status TEXT, size INTEGER NOT NULL, layout BLOB);
+CREATE INDEX IF NOT EXISTS runs_position ON runs (position);
+CREATE INDEX IF NOT EXISTS runs_time ON runs (time);
+CREATE INDEX IF NOT EXISTS runs_scan_id ON runs (scan_id);
+CREATE INDEX IF NOT EXISTS runs_plan_name ON runs (plan_name);
+CREATE INDEX IF NOT EXISTS runs_directory ON runs (directory);
+CREATE INDEX IF NOT EXISTS runs_open ON runs (id) WHERE stop IS NULL;
+CREATE TABLE IF NOT EXISTS metadata (run INTEGER NOT NULL, key TEXT NOT NULL, value);
+CREATE INDEX IF NOT EXISTS metadata_key ON metadata (key, value, run);
+CREATE INDEX IF NOT EXISTS metadata_run ON metadata (run);
+CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5 (text, tokenize = "porter unicode61");
+CREATE TABLE IF NOT EXISTS directories (path TEXT PRIMARY KEY, mtime INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS unreadable (path TEXT PRIMARY KEY, size INTEGER, reason TEXT NOT NULL);
+"""
+_ROW = "uid, path, time, scan_id, plan_name, start, stop, size, layout"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run, as the index knows it."""
+
+    uid: str
+    path: Path
+    start: Document
+    stop: Document | None
+    size: int
+    layout: Layout | None
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What a look at a new file found."""
+
+    path: str
+    size: int
+    found: Glance | None
+    reason: str | None = None
+    pending: bool = False  # its writer is about to write
+
+
+class RunIndex:
+    """The index of one directory of runs. May be used from any thread; each process has its own object."""
+
+    def __init__(self, path: Path | None, runs: Path) -> None:
+        """Open or create the index; one that is damaged or of another version is replaced.
+
+        Args:
+            path: the SQLite file. Where it cannot be written, the index is kept in memory.
+            runs: the directory of the journal's files.
+        """
+        self.runs = runs
+        self.path = path
+        self._lock = threading.RLock()
+        self._pack = make_packer()
+        self._reported: set[str] = set()
+        self.empty: set[Path] = set()  # files without a byte, met by the last look at their directory
+        self._database = self._open()
+
+    # -- opening ---------------------------------------------------------------------------------------------------
+
+    def _open(self) -> sqlite3.Connection:
+        for attempt in range(2):
+            if self.path is None:
+                break
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                return self._connect(str(self.path))
+            except sqlite3.OperationalError:
+                break  # not writable here
+            except sqlite3.DatabaseError:
+                if attempt:
+                    break
+                for suffix in ("", "-wal", "-shm"):
+                    Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+            except OSError:
+                break
+        self.path = None
+        return self._connect(":memory:")
+
+    def _connect(self, name: str) -> sqlite3.Connection:
+        database = sqlite3.connect(name, timeout=_BUSY_TIMEOUT, check_same_thread=False, isolation_level=None)
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+            database.execute("PRAGMA synchronous = NORMAL")  # a power cut may cost the index, which is rebuilt
+            version = database.execute("PRAGMA user_version").fetchone()[0]
+            if version not in {0, _VERSION}:
+                msg = "written by another version"
+                raise sqlite3.DatabaseError(msg)
+            if version == 0:
+                database.execute("BEGIN IMMEDIATE")
+                for statement in _SCHEMA.split(";\n"):
+                    database.execute(statement)
+                database.execute(f"PRAGMA user_version = {_VERSION}")
+                database.execute("COMMIT")
+            database.execute("SELECT count(*) FROM directories").fetchone()
+        except BaseException:
+            database.close()
+            raise
+        database.create_function("regexp", 3, _matches, deterministic=True)
+        return database
+
+    def close(self) -> None:
+        """Close the database."""
+        with self._lock:
+            self._database.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._database
+            except BaseException:
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
+                raise
+            self._database.execute("COMMIT")
+
+    def _relative(self, path: Path) -> str:
+        return path.relative_to(self.runs).as_posix()
+
+    # -- the writer's side -----------------------------------------------------------------------------------------
+
+    def opened(self, path: Path, start: Mapping[str, Any], directory_before: int | None) -> None:
+        """A run's file was created and holds its start document.
+
+        Args:
+            path: the file.
+            start: the start document.
+            directory_before: the modification time (ns) of the file's directory before it was created, None if it did
+                not exist. Where that was the state that the index knew, it still knows all after this.
+        """
+        directory = self._relative(path.parent)
+        with self._transaction() as database:
+            last = database.execute("SELECT max(position) FROM runs").fetchone()[0]
+            position = max(start["time"], last + 1e-6) if last is not None else start["time"]  # clocks may jump back
+            if database.execute("SELECT 1 FROM runs WHERE uid = ?", (start["uid"],)).fetchone() is None:
+                self._insert(database, path, dict(start), None, path.stat().st_size, None, position)
+            known = database.execute("SELECT mtime FROM directories WHERE path = ?", (directory,)).fetchone()
+            if known == (directory_before,) or (known is None and directory_before is None):
+                database.execute(
+                    "INSERT OR REPLACE INTO directories VALUES (?, ?)", (directory, path.parent.stat().st_mtime_ns)
+                )
+
+    def closed(self, path: Path, stop: Mapping[str, Any], layout: Layout) -> None:
+        """A run's file has its stop document."""
+        with self._transaction() as database:
+            self._set_stop(database, self._relative(path), stop, layout.size, layout)
+
+    def _set_stop(
+        self, database: sqlite3.Connection, path: str, stop: Mapping[str, Any], size: int, layout: Layout | None
+    ) -> None:
+        database.execute(
+            "UPDATE runs SET stop = ?, stop_time = ?, exit_status = ?, size = ?, layout = ? WHERE path = ?",
+            (
+                self._pack(stop),
+                _number(stop.get("time")),
+                str(stop.get("exit_status")),
+                size,
+                layout.pack() if layout else None,
+                path,
+            ),
+        )
+
+    def _insert(
+        self,
+        database: sqlite3.Connection,
+        path: Path,
+        start: Document,
+        stop: Document | None,
+        size: int,
+        layout: Layout | None,
+        position: float,
+    ) -> None:
+        cursor = database.execute(
+            "INSERT INTO runs (uid, path, directory, position, time, scan_id, plan_name, start, size)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                start["uid"],
+                self._relative(path),
+                self._relative(path.parent),
+                position,
+                float(start["time"]),
+                _scan_id(start),
+                start["plan_name"] if isinstance(start.get("plan_name"), str) else None,
+                self._pack(start),
+                size,
+            ),
+        )
+        pairs = list(_flatten(start))
+        database.executemany("INSERT INTO metadata VALUES (?, ?, ?)", ((cursor.lastrowid, *pair) for pair in pairs))
+        words = "\n".join(value for _, value in pairs if isinstance(value, str))
+        database.execute("INSERT INTO words (rowid, text) VALUES (?, ?)", (cursor.lastrowid, words))
+        if stop is not None:
+            self._set_stop(database, self._relative(path), stop, size, layout)
+
+    # -- keeping up with the files ---------------------------------------------------------------------------------
+
+    def refresh(self) -> list[str]:
+        """Take in what has changed in the directory since the index was last brought up to date.
+
+        Returns:
+            One line for each file that cannot be read or is cut short, the first time it is met.
+        """
+        messages: list[str] = []
+        with self._lock:
+            known = dict(self._database.execute("SELECT path, mtime FROM directories"))
+            present = set()
+            for directory in month_directories(self.runs):
+                name = self._relative(directory)
+                present.add(name)
+                try:
+                    mtime = directory.stat().st_mtime_ns
+                except FileNotFoundError:
+                    continue
+                if known.get(name) != mtime:
+                    messages.extend(self._scan(directory, name, mtime))
+            for name in known.keys() - present:
+                self._remove(name, [path for (path,) in self._paths(name)])
+            messages.extend(self._follow_open_runs())
+        return messages
+
+    def _paths(self, directory: str) -> list[tuple[str]]:
+        return self._database.execute("SELECT path FROM runs WHERE directory = ?", (directory,)).fetchall()
+
+    def _scan(self, directory: Path, name: str, mtime: int) -> list[str]:
+        messages = []
+        prefix = "" if name == "." else f"{name}/"
+        files = {prefix + entry.name for entry in os.scandir(directory) if _is_run_name(entry)}
+        indexed = {path for (path,) in self._paths(name)}
+        unreadable = dict(
+            self._database.execute("SELECT path, size FROM unreadable WHERE path LIKE ?", (f"{prefix}%",)).fetchall()
+        )
+        self._remove(name, indexed - files)
+        fresh = [path for path in sorted(files - indexed) if not self._known_unreadable(path, unreadable)]
+        unfinished = False
+        for first in range(0, len(fresh), _BATCH):
+            looks = [self._look(path) for path in fresh[first : first + _BATCH]]
+            with self._transaction() as database:
+                for look in looks:
+                    reason = look.reason or self._take_in(database, look)
+                    if look.pending:
+                        unfinished = True
+                        if not look.size:
+                            self.empty.add(self.runs / look.path)
+                    elif reason:
+                        database.execute(
+                            "INSERT OR REPLACE INTO unreadable VALUES (?, ?, ?)", (look.path, look.size, reason)
+                        )
+                        messages.append(reason)
+        if unfinished or time.time_ns() - mtime < _RACY:
+            mtime = 0  # look again next time
+        if mtime or name not in dict(self._database.execute("SELECT path, mtime FROM directories")):
+            with self._transaction() as database:
+                database.execute("INSERT OR REPLACE INTO directories VALUES (?, ?)", (name, mtime))
+        return [message for message in messages if self._first_time(message)]
+
+    def _known_unreadable(self, path: str, unreadable: dict[str, int]) -> bool:
+        try:
+            return path in unreadable and (self.runs / path).stat().st_size == unreadable[path]
+        except OSError:
+            return False
+
+    def _look(self, path: str) -> _Look:
+        file = self.runs / path
+        size = 0
+        try:
+            size = file.stat().st_size
+            return _Look(path, size, glance(file))
+        except (RunFileError, OSError) as error:
+            reason = f"{error}: it is left out of the catalog; move it away to be rid of this line"
+        try:
+            pending = size == 0 or has_owner(file)
+        except OSError:
+            pending = True
+        return _Look(path, size, None, reason, pending)
+
+    def _take_in(self, database: sqlite3.Connection, look: _Look) -> str | None:
+        """Insert one file; returns why not, if it cannot be."""
+        if look.found is None:
+            return None
+        start = look.found.start
+        other = database.execute("SELECT path FROM runs WHERE uid = ?", (start["uid"],)).fetchone()
+        if other == (look.path,):
+            return None  # its writer was faster
+        if other is not None and (self.runs / other[0]).exists():
+            return f"{self.runs / look.path} is a second copy of the run in {self.runs / other[0]}: remove one of them"
+        if other is not None:
+            self._delete(database, [other[0]])
+        path = self.runs / look.path
+        self._insert(database, path, start, look.found.stop, look.found.size, None, float(start["time"]))
+        database.execute("DELETE FROM unreadable WHERE path = ?", (look.path,))
+        return None
+
+    def _remove(self, directory: str, paths: Iterable[str]) -> None:
+        paths = list(paths)
+        gone = [
+            path for (path,) in self._database.execute("SELECT path FROM unreadable") if not (self.runs / path).exists()
+        ]
+        if not paths and not gone and (self.runs / directory).exists():
+            return
+        with self._transaction() as database:
+            self._delete(database, paths)
+            database.executemany("DELETE FROM unreadable WHERE path = ?", ((path,) for path in gone))
+            if not (self.runs / directory).exists():
+                database.execute("DELETE FROM directories WHERE path = ?", (directory,))
+
+    @staticmethod
+    def _delete(database: sqlite3.Connection, paths: Iterable[str]) -> None:
+        for path in paths:
+            found = database.execute("SELECT id FROM runs WHERE path = ?", (path,)).fetchone()
+            if found:
+                database.execute("DELETE FROM metadata WHERE run = ?", found)
+                database.execute("DELETE FROM words WHERE rowid = ?", found)
+                database.execute("DELETE FROM runs WHERE id = ?", found)
+
+    def _follow_open_runs(self) -> list[str]:
+        """Runs whose stop document the index has not seen: it may have been written since."""
+        messages = []
+        for path, size in self._database.execute("SELECT path, size FROM runs WHERE stop IS NULL").fetchall():
+            file = self.runs / path
+            try:
+                now = file.stat().st_size
+                if now == size:
+                    if f"open {path}" in self._reported or has_owner(file):
+                        continue
+                    self._reported.add(f"open {path}")
+                    messages.append(f"{file} has no stop document, and no session is writing it: it shows what it has")
+                    continue
+                found = glance(file)
+            except (OSError, RunFileError):
+                continue
+            with self._transaction() as database:
+                if found.stop is not None:
+                    self._set_stop(database, path, found.stop, found.size, None)
+                elif not has_owner(file):
+                    database.execute("UPDATE runs SET size = ? WHERE path = ?", (now, path))
+                    messages.append(f"{file} {found.problem or 'has no stop document'}: it shows what it has")
+                    self._reported.add(f"open {path}")
+        return [message for message in messages if self._first_time(message)]
+
+    def _first_time(self, message: str) -> bool:
+        new = message not in self._reported
+        self._reported.add(message)
+        return new
+
+    def unreadable(self) -> list[str]:
+        """One line for each file that is left out."""
+        with self._lock:
+            return [reason for (reason,) in self._database.execute("SELECT reason FROM unreadable ORDER BY path")]
+
+    def remember_layout(self, uid: str, layout: Layout) -> None:
+        """Keep what a complete reading of a run found out."""
+        try:
+            with self._transaction() as database:
+                database.execute("UPDATE runs SET layout = ? WHERE uid = ?", (layout.pack(), uid))
+        except sqlite3.Error:
+            return  # it is only quicker with it
+
+    # -- asking ----------------------------------------------------------------------------------------------------
+
+    def open_runs(self) -> list[Row]:
+        """Runs without a stop document, oldest first."""
+        return self._rows("stop IS NULL ORDER BY position", ())
+
+    def last_scan_id(self) -> int:
+        """The highest scan number on record, 0 if there is none."""
+        with self._lock:
+            return self._database.execute("SELECT max(scan_id) FROM runs").fetchone()[0] or 0
+
+    def count(self, query: Mapping[str, Any] | None = None) -> int:
+        """How many runs match."""
+        where, parameters, residue = translate(query)
+        if residue is not None:
+            return sum(1 for _ in self._matching(where, parameters, residue))
+        with self._lock:
+            return self._database.execute(f"SELECT count(*) FROM runs WHERE {where}", parameters).fetchone()[0]
+
+    def uids(self, query: Mapping[str, Any] | None = None) -> list[str]:
+        """The runs that match, newest first."""
+        where, parameters, residue = translate(query)
+        if residue is not None:
+            return [row.uid for row in self._matching(where, parameters, residue)]
+        with self._lock:
+            rows = self._database.execute(f"SELECT uid FROM runs WHERE {where} ORDER BY position DESC", parameters)
+            return [uid for (uid,) in rows]
+
+    def newest(self, back: int, query: Mapping[str, Any] | None = None) -> Row | None:
+        """The run that is `back` places before the last one that matches."""
+        where, parameters, residue = translate(query)
+        if residue is not None:
+            rows = self._matching(where, parameters, residue)
+            return next((row for number, row in enumerate(rows) if number == back), None)
+        found = self._rows(f"{where} ORDER BY position DESC LIMIT 1 OFFSET ?", (*parameters, back))
+        return found[0] if found else None
+
+    def with_scan_id(self, scan_id: int, query: Mapping[str, Any] | None = None) -> Row | None:
+        """The newest run with this scan number."""
+        return self.newest(0, {"$and": [query or {}, {"scan_id": scan_id}]})
+
+    def with_uid(self, uid: str, query: Mapping[str, Any] | None = None) -> list[Row]:
+        """The runs whose uid begins so, at most ten."""
+        where, parameters, residue = translate(query)
+        rows = self._rows(
+            f"uid >= ? AND uid < ? AND {where} ORDER BY uid LIMIT 10", (uid, f"{uid}\U0010ffff", *parameters)
+        )
+        return [row for row in rows if residue is None or _fits(residue, row.start)]
+
+    def rows(self, query: Mapping[str, Any] | None = None, *, limit: int = -1) -> list[Row]:
+        """The runs that match, newest first, with their documents."""
+        where, parameters, residue = translate(query)
+        if residue is None:
+            return self._rows(f"{where} ORDER BY position DESC LIMIT ?", (*parameters, limit))
+        found = list(self._matching(where, parameters, residue))
+        return found if limit < 0 else found[:limit]
+
+    def _rows(self, where: str, parameters: tuple) -> list[Row]:
+        with self._lock:
+            found = self._database.execute(f"SELECT {_ROW} FROM runs WHERE {where}", parameters).fetchall()
+        return [self._row(values) for values in found]
+
+    def _row(self, values: tuple) -> Row:
+        uid, path, _, _, _, start, stop, size, layout = values
+        return Row(
+            uid,
+            self.runs / path,
+            unpack(start),
+            unpack(stop) if stop else None,
+            size,
+            Layout.unpack(layout) if layout else None,
+        )
+
+    def _matching(self, where: str, parameters: tuple, residue: Mapping[str, Any]) -> Iterator[Row]:
+        for row in self._rows(f"{where} ORDER BY position DESC", parameters):
+            if _fits(residue, row.start):
+                yield row
+
+    def check(self) -> list[str]:
+        """Compare every file with the index, reading each whole.
+
+        Returns:
+            One line for each difference and each damage.
+        """
+        problems = self.refresh()
+        problems.extend(line for line in self.unreadable() if line not in problems)
+        for row in self.rows():
+            run = RunFile(row.path)
+            layout = run.survey()
+            if run.damage:
+                problems.append(f"{row.path} {run.damage}")
+            in_file = [run.single("start")[0], next(iter(run.single("stop")), None)]
+            if self._pack(in_file) != self._pack([row.start, row.stop]):
+                problems.append(f"{row.path}: the index differs from the file")
+            elif row.layout is None or row.layout.pack() != layout.pack():
+                self.remember_layout(row.uid, layout)
+        return problems
+
+    def rebuild(self) -> list[str]:
+        """Forget everything, and read it from the files again."""
+        with self._transaction() as database:
+            for table in ("runs", "metadata", "words", "directories", "unreadable"):
+                database.execute(f"DELETE FROM {table}")
+        self._reported.clear()
+        return self.refresh()
+
+
+# -- queries -------------------------------------------------------------------------------------------------------
+
+
+def translate(query: Mapping[str, Any] | None) -> tuple[str, tuple, Mapping[str, Any] | None]:
+    """Turn a MongoDB query into SQL.
+
+    Returns:
+        The SQL condition, its parameters, and what of the query it leaves to be checked on each start document.
+    """
+    conditions: list[str] = []
+    parameters: list[Any] = []
+    residue: list[Mapping[str, Any]] = []
+    for key, wanted in (query or {}).items():
+        found = _clause(key, wanted)
+        if found is None:
+            residue.append({key: wanted})
+            continue
+        condition, values, rest = found
+        conditions.append(condition)
+        parameters.extend(values)
+        if rest is not None:
+            residue.append(rest)
+    where = " AND ".join(f"({condition})" for condition in conditions) or "1"
+    if not residue:
+        return where, tuple(parameters), None
+    return where, tuple(parameters), residue[0] if len(residue) == 1 else {"$and": residue}
+
+
+def _clause(key: str, wanted: Any) -> tuple[str, list[Any], Mapping[str, Any] | None] | None:
+    if key in {"$and", "$or"} and isinstance(wanted, list | tuple) and wanted:
+        parts = [translate(part) for part in wanted]
+        rest = [part for _, _, part in parts if part is not None]
+        if key == "$or" and rest:
+            return None
+        joined = (" AND " if key == "$and" else " OR ").join(f"({where})" for where, _, _ in parts)
+        return joined, [value for _, values, _ in parts for value in values], {"$and": rest} if rest else None
+    if key == "$text" and isinstance(wanted, Mapping) and set(wanted) <= {"$search", "$language", "$caseSensitive"}:
+        return "id IN (SELECT rowid FROM words WHERE words MATCH ?)", [_words(str(wanted.get("$search", "")))], None
+    if key.startswith("$") or any(part.isdigit() for part in key.split(".")):
+        return None
+    if not isinstance(wanted, Mapping):
+        wanted = {"$regex": wanted} if isinstance(wanted, re.Pattern) else {"$eq": wanted}
+    conditions, parameters = [], []
+    options = wanted.get("$options", "")
+    for operator, operand in wanted.items():
+        if operator == "$options":
+            continue
+        part = _operation(key, operator, operand, options)
+        if part is None:
+            return None
+        conditions.append(part[0])
+        parameters.extend(part[1])
+    return (" AND ".join(conditions), parameters, None) if conditions else None
+
+
+def _operation(key: str, operator: str, operand: Any, options: str) -> tuple[str, list[Any]] | None:
+    if operator in {"$ne", "$nin"}:
+        opposite = _operation(key, {"$ne": "$eq", "$nin": "$in"}[operator], operand, options)
+        return (f"NOT coalesce({opposite[0]}, 0)", opposite[1]) if opposite else None
+    if operator == "$exists":
+        found = "id IN (SELECT run FROM metadata WHERE key = ? OR (key > ? AND key < ?))"
+        return (found if operand else f"NOT {found}"), [key, f"{key}.", f"{key}/"]
+    if operator == "$regex":
+        pattern, flags = (operand.pattern, operand.flags) if isinstance(operand, re.Pattern) else (operand, 0)
+        flags |= re.IGNORECASE if "i" in options else 0
+        try:
+            re.compile(pattern, flags)
+        except (re.error, TypeError):
+            return None
+        return (
+            "id IN (SELECT run FROM metadata WHERE key = ? AND typeof(value) = 'text' AND regexp(?, ?, value))",
+            [key, pattern, flags],
+        )
+    if operator == "$in":
+        values = [_scalar(item) for item in operand] if isinstance(operand, list | tuple | set) else [None]
+        if None in values:
+            return None
+        marks = ", ".join("?" * len(values))
+        return _where(key, f"IN ({marks})", values)
+    if operator in _COMPARISONS:
+        value = _scalar(operand)
+        if value is None:
+            return None
+        return _where(key, f"{_COMPARISONS[operator]} ?", [value])
+    return None
+
+
+def _where(key: str, condition: str, values: list[Any]) -> tuple[str, list[Any]]:
+    if key in _COLUMNS and all(isinstance(value, str) == (key in {"uid", "plan_name"}) for value in values):
+        return f"{_COLUMNS[key]} {condition}", values
+    kinds = {"'text'" if isinstance(value, str) else "'integer', 'real'" for value in values} or {"'text'"}
+    same_kind = f"typeof(value) IN ({', '.join(sorted(kinds))})"
+    return f"id IN (SELECT run FROM metadata WHERE key = ? AND value {condition} AND {same_kind})", [key, *values]
+
+
+def _scalar(value: Any) -> Any:
+    """What SQLite compares with, None for what it cannot compare."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, float) and value != value:  # noqa: PLR0124  NaN equals nothing, and SQLite would store NULL
+        return None
+    if isinstance(value, int):
+        return value if abs(value) < 2**63 else float(value)
+    return value if isinstance(value, str | float) else None
+
+
+def _words(text: str) -> str:
+    """MongoDB's text search in the words of FTS5: any word, "exact phrases", -unwanted."""
+    wanted, unwanted = [], []
+    for sign, phrase, word in re.findall(r'(-?)(?:"([^"]*)"|([^\s"]+))', text):
+        token = (phrase or word).replace('"', " ").strip()
+        if re.search(r"\w", token):
+            (unwanted if sign else wanted).append(f'"{token}"')
+    if not wanted:
+        return '""'
+    query = " OR ".join(wanted)
+    return f"({query}) NOT ({' OR '.join(unwanted)})" if unwanted else query
+
+
+def _flatten(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Every dotted key with each of its values; the elements of a list each count as the value of its key."""
+    if isinstance(value, np.ndarray):
+        value = value.tolist() if value.size <= _LONG_LIST and not value.dtype.hasobject else []
+    if isinstance(value, Mapping):
+        if key and not value:
+            yield key, None
+        for name, item in value.items():
+            yield from _flatten(item, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list | tuple):
+        if not value or len(value) > _LONG_LIST:
+            yield key, None
+        else:
+            for item in value:
+                yield from _flatten(item, key)
+    else:
+        yield key, _scalar(value)
+
+
+def unpack(packed: bytes) -> Document:
+    """A document from its bytes in the index."""
+    return msgpack.unpackb(packed, object_hook=decode_map, raw=False)
+
+
+def _fits(residue: Mapping[str, Any], start: Document) -> bool:
+    from mongoquery import Query
+
+    return Query(residue).match(start)
+
+
+def _matches(pattern: str, flags: int, value: str) -> bool:
+    return re.search(pattern, value, flags) is not None
+
+
+def _is_run_name(entry: os.DirEntry) -> bool:
+    return entry.name.endswith(SUFFIX) and not entry.name.startswith(".") and entry.name != FORMAT_FILE
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _scan_id(start: Document) -> int | None:
+    value = start.get("scan_id")
+    return int(value) if isinstance(value, int | np.integer) else None
