@@ -43,7 +43,7 @@ class SupplementalData(bpp.SupplementalData):
         def opening(run: Any) -> Generator[Msg, Any, None]:
             read[run] = devices = [device for device in self.baseline if self._usable(device)]
             if devices:
-                yield from bpp.set_run_key_wrapper(plan_stubs.trigger_and_read(devices, name=STREAM), run)
+                yield from _reading(devices, run)
 
         def closing(msg: Msg) -> Generator[Msg, Any, Any]:
             devices = read.pop(msg.run, [])
@@ -51,7 +51,7 @@ class SupplementalData(bpp.SupplementalData):
             if lost:
                 logger.warning("no baseline at the end of this run: %s went offline", ", ".join(lost))
             elif devices:
-                yield from bpp.set_run_key_wrapper(plan_stubs.trigger_and_read(devices, name=STREAM), msg.run)
+                yield from _reading(devices, msg.run)
             return (yield msg)
 
         def insert(msg: Msg) -> tuple[Any, Any]:
@@ -62,3 +62,8 @@ class SupplementalData(bpp.SupplementalData):
             return None, None
 
         return (yield from bpp.plan_mutator(plan, insert))
+
+
+def _reading(devices: Sequence[Any], run: Any) -> Generator[Msg, Any, Any]:
+    reading = plan_stubs.trigger_and_read(devices, name=STREAM)
+    return (yield from (reading if run is None else bpp.set_run_key_wrapper(reading, run)))

@@ -1,0 +1,37 @@
+"""`from instrument.collection import *`: starts the session of this process, and exports its names.
+
+The one module that acts when it is imported. A second import, or `%run`, finds the same session.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from instrument import commands as _commands
+from instrument.session import current as _current
+
+
+def _shell() -> object:
+    ipython = sys.modules.get("IPython")
+    return ipython.get_ipython() if ipython is not None else None
+
+
+def _start() -> dict[str, object]:
+    from instrument.framework import prompt
+
+    session = _current(tell=prompt.tell)
+    shell = _shell()
+    if shell is not None:
+        from instrument.framework.logs import start_console_log
+
+        start_console_log(shell, session.logs_directory)
+    session.open(_commands.NAMES)
+    if shell is not None:
+        prompt.install(shell, session.last_error, session.RE)
+        session.importer.start()
+    return {**session.names(), **_commands.commands(session)}
+
+
+_names = _start()
+globals().update(_names)
+__all__ = sorted(_names)  # noqa: PLE0605  computed from the session

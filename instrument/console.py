@@ -1,0 +1,88 @@
+"""The console session: IPython with the beamline in its namespace, at a terminal or fed by a pipe."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, TextIO
+
+from instrument.session import current
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from IPython.core.inputtransformer2 import TransformerManager
+    from IPython.core.interactiveshell import InteractiveShell
+
+START = "from instrument.collection import *"
+
+
+def run(*, config: Path | str | None = None, began: float | None = None) -> int:
+    """Start IPython on the beamline; what is piped in is run instead of asking a person.
+
+    Args:
+        config: Path of an iconfig.yml.
+        began: When the start began, of `time.monotonic()`.
+
+    Returns:
+        The exit code: 1 if a piped cell raised, else 0.
+
+    Raises:
+        UserError: The session could not start.
+    """
+    session = current(config=config, began=began)  # the virtual beamline boots while IPython and bluesky are imported
+    at_terminal = sys.stdin.isatty()
+    shell, app = _shell(at_terminal=at_terminal)
+    from instrument import collection  # noqa: F401  raises what went wrong in one line, before there is a prompt
+
+    shell.run_cell(START, store_history=False)
+    if app is not None:
+        app.start()
+        return 0
+    failures = sum(not shell.run_cell(cell, store_history=True).success for cell in cells(sys.stdin, shell))
+    session.close()
+    return 1 if failures else 0
+
+
+def _shell(*, at_terminal: bool) -> tuple[InteractiveShell, Any]:
+    from traitlets.config import Config
+
+    settings = Config()
+    settings.InteractiveShell.banner1 = ""
+    settings.TerminalIPythonApp.display_banner = False
+    if not at_terminal:
+        from IPython.core.interactiveshell import InteractiveShell
+
+        settings.InteractiveShell.colors = "nocolor"
+        settings.HistoryManager.enabled = False
+        return InteractiveShell.instance(config=settings), None
+    from IPython.terminal.ipapp import TerminalIPythonApp
+
+    # IPython's Ctrl-\ at the prompt sends SIGQUIT to the whole process group: it would end the session unasked.
+    settings.TerminalInteractiveShell.shortcuts = [{"command": "IPython:shortcuts.quit", "new_keys": []}]
+    settings.TerminalInteractiveShell.confirm_exit = False
+    app = TerminalIPythonApp.instance(config=settings)
+    app.initialize(argv=[])
+    return app.shell, app
+
+
+def cells(stream: TextIO, shell: InteractiveShell) -> Iterator[str]:
+    """Complete cells of `stream`, each as soon as it is complete.
+
+    Args:
+        stream: Lines of input.
+        shell: Knows when a cell is complete, magics included.
+    """
+    transformer: TransformerManager = shell.input_transformer_manager
+    pending = ""
+    for line in stream:
+        pending += line
+        if not pending.strip():
+            pending = ""
+            continue
+        status, _indent = transformer.check_complete(pending)
+        if status != "incomplete":
+            yield pending
+            pending = ""
+    if pending.strip():
+        yield pending

@@ -1,0 +1,118 @@
+"""`make demo`: the session of a beamline without a keyboard, which checks what it shows.
+
+Counts, scans the simulated peak, finds it again, lists the runs and the files, saves the plot; then asks the catalog, the
+SPEC file, the picture and the simulation whether all of it really happened.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from instrument.config.errors import UserError
+from instrument.session import current
+
+if TYPE_CHECKING:
+    from instrument.session import Session
+
+PICTURE = Path("demo") / "noisy.png"
+SCAN_POINTS = 41
+COUNTS = 3
+SCAN_RANGE = (-1.2, 1.2)  # degrees; the simulated peak's centre is within ±0.9 or so
+
+
+class DemoError(UserError):
+    """Something that the demonstration promises did not happen."""
+
+
+def _check(holds: bool, what: str) -> None:
+    if not holds:
+        raise DemoError(f"demo: {what}")
+    print(f"   ok: {what}")
+
+
+def _show(command: str) -> None:
+    print(f"\n>>> {command}")
+
+
+def run(*, config: Path | str | None = None, began: float | None = None) -> int:
+    """Run the demonstration.
+
+    Args:
+        config: Path of an iconfig.yml.
+        began: When the start began, of `time.monotonic()`.
+
+    Returns:
+        0 if everything worked, 1 if not; what did not is the last line.
+    """
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    session = current(config=config, began=began)
+    from instrument import commands
+
+    session.open(commands.NAMES)
+    names = {**session.names(), **commands.commands(session)}
+    try:
+        _demonstrate(session, names)
+    except Exception as error:
+        import logging
+
+        logging.getLogger("bluesky-session").debug("demo failed", exc_info=True)
+        print(f"{type(error).__name__}: {error}" if not isinstance(error, UserError) else error, file=sys.stderr)
+        return 1
+    finally:
+        session.close()
+    print("\nThe demonstration worked; `make session` gives you the same beamline at a prompt.")
+    return 0
+
+
+def _demonstrate(session: Session, names: dict[str, Any]) -> None:
+    engine, bp, cat = names["RE"], names["bp"], names["cat"]
+    m1, noisy, scaler1, temperature = (names[name] for name in ("m1", "noisy", "scaler1", "temperature"))
+
+    _show("devices()")
+    names["devices"]()
+    offline = [state.name for state in session.health.states.values() if state.state not in ("connected", "connecting")]
+    _check(not offline, f"no device is offline{': ' + ', '.join(offline) if offline else ''}")
+
+    _show(f"RE(bp.count([scaler1, noisy, temperature], num={COUNTS}))")
+    (count_uid,) = engine(bp.count([scaler1, noisy, temperature], num=COUNTS))
+    table = cat[-1].primary.read()
+    _check(cat[-1].metadata["start"]["uid"] == count_uid, "cat[-1] is the run that just ended")
+    _check(table["timebase"].shape == (COUNTS,), f"the catalog has its {COUNTS} points")
+
+    _show(f"RE(bp.scan([noisy], m1, {SCAN_RANGE[0]}, {SCAN_RANGE[1]}, {SCAN_POINTS}))")
+    (scan_uid,) = engine(bp.scan([noisy], m1, *SCAN_RANGE, SCAN_POINTS))
+    _check(len(cat[scan_uid].primary.read()["noisy"]) == SCAN_POINTS, f"the catalog has its {SCAN_POINTS} points")
+    PICTURE.parent.mkdir(exist_ok=True)
+    session.bec.save(PICTURE)
+    _check(PICTURE.read_bytes().startswith(b"\x89PNG"), f"the plot is in {PICTURE}")
+
+    _show("peaks")
+    centre, width = names["peaks"]["cen"]["noisy"], names["peaks"]["fwhm"]["noisy"]
+    print(f"centre {centre:.4f} {m1.egu}, full width at half maximum {width:.4f} {m1.egu}")
+    truth = names["calcs"].calc1.channels.B.input_value.get()
+    _check(abs(centre - truth) < width / 2, f"the peak was found where the simulation has it ({truth:.4f})")
+
+    _show("RE(lup([noisy], m1, -0.3, 0.3, 21))")
+    engine(names["lup"]([noisy], m1, -0.3, 0.3, 21))
+    _check(abs(m1.position - truth) < width, f"m1 stands on the peak, at {m1.position:.4f}")
+
+    _show("wait_for_files()")
+    _check(session.wait_for_files(), "every file is written")
+    from spec2nexus.spec import SpecDataFile
+
+    scans = SpecDataFile(str(session.specwriter.spec_filename)).getScanNumbers()
+    _check(
+        len(scans) >= 3, f"spec2nexus reads scans {', '.join(scans)} of {Path(session.specwriter.spec_filename).name}"
+    )
+
+    _show("listruns()")
+    names["listruns"]()
+    print("\nfiles:")
+    for path in (session.specwriter.spec_filename, PICTURE, session.log_file):
+        print(f"   {path}")
+    for run in session.journal_files(count_uid, scan_uid):
+        print(f"   {run}")

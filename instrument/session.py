@@ -1,0 +1,332 @@
+"""The one place that puts the parts of a beamline together: build, connect, subscribe, close.
+
+`instrument.collection` makes the session of an interactive process; scripts, queue workers and tests do the same:
+
+    from instrument.session import Session
+
+    with Session() as session:
+        session.RE(session.plans.count([session.devices["scaler1"]]))
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable
+from operator import attrgetter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from instrument.config import Config, load
+from instrument.config.errors import UserError
+from instrument.config.names import LOGGER_NAME
+from instrument.framework.logs import start_logging
+
+if TYPE_CHECKING:
+    from virtual_beamline.supervisor import RunningBeamline
+
+logger = logging.getLogger(LOGGER_NAME)
+
+# Names that a session gives to its user beside the devices; a device may not take one of them.
+NAMES = (
+    "RE", "cat", "db", "sd", "bec", "peaks", "bp", "bps", "bpp", "oregistry", "specwriter",
+    "lup", "two_pass_scan", "findpeak_multipass", "repeat_findpeak",
+)  # fmt: skip
+
+# What is imported behind the prompt, in this order.
+BEHIND_THE_PROMPT = ("apstools.callbacks", "databroker", "databroker.v2", "databroker.v1", "apstools.utils")
+
+FILES_DEADLINE = 60.0  # s; how long the end of a session waits for files
+
+
+class Session:
+    """A beamline at work: devices connected, a RunEngine whose documents are kept, files written behind it.
+
+    The constructor does what is quick (configuration, logging, starting the virtual beamline); `open()` the rest.
+
+    Args:
+        config: A loaded configuration, the path of an iconfig.yml, or None for the usual places.
+        began: When the start of this session began, of `time.monotonic()`.
+        tell: How a line that comes from another thread is shown.
+
+    Raises:
+        ConfigError: The configuration has mistakes; all of them are told.
+        UserError: The working directory can't be written.
+    """
+
+    def __init__(
+        self,
+        config: Config | Path | str | None = None,
+        *,
+        began: float | None = None,
+        tell: Callable[[str], object] = print,
+    ) -> None:
+        self._began = time.monotonic() if began is None else began
+        self._tell = tell
+        self.config = config if isinstance(config, Config) else load(config)
+        self.directory = Path.cwd()
+        directories = self.config.directories
+        self.logs_directory = self.directory / directories.logs
+        self.data_directory = self.directory / directories.data
+        self.spec_directory = self.directory / directories.spec
+        logs = self.config.logging
+        self.log_file = start_logging(
+            self.logs_directory, console=logs.console, file=logs.file, max_bytes=logs.max_bytes, backups=logs.backups
+        )
+        self.beamline: RunningBeamline | None = None
+        self._owns_beamline = False
+        self._opened = False
+        self._closed = False
+        self._closing = threading.Event()
+        self._start_beamline()
+
+    # --- the virtual beamline
+
+    def _start_beamline(self) -> None:
+        """Start the virtual beamline as a child, or use the one that $VIRTUAL_BEAMLINE names."""
+        wanted = self.config.virtual_beamline
+        named = os.environ.get("VIRTUAL_BEAMLINE")
+        if named is None and not wanted.start:
+            return
+        from virtual_beamline import supervisor
+
+        if named is not None:
+            self.beamline = next((beamline for beamline in supervisor.running() if beamline.id == named), None)
+            if self.beamline is None:
+                logger.warning("no virtual beamline %s is running ($VIRTUAL_BEAMLINE names it)", named)
+            else:
+                self.beamline.environment.apply()
+            return
+        self.beamline = supervisor.start(prefix=wanted.prefix, seed=wanted.seed, log_dir=self.logs_directory)
+        self._owns_beamline = True
+        self.beamline.environment.apply()
+
+    def start_beamline(self) -> None:
+        """Start the virtual beamline again after it ended; devices come back by themselves.
+
+        Raises:
+            UserError: It is running, or it is not this session's.
+        """
+        if not self._owns_beamline or self.beamline is None:
+            raise UserError("this session did not start a virtual beamline, so it can't start it again")
+        if self.beamline.poll() is None:
+            raise UserError(f"the virtual beamline is running (pid {self.beamline.pid})")
+        self.beamline = self.beamline.restart()
+        self.beamline.wait_ready()
+        self._watch_beamline()
+        print(f"virtual beamline started (pid {self.beamline.pid}); its devices come back by themselves")
+
+    def _watch_beamline(self) -> None:
+        beamline = self.beamline
+        if beamline is None or not self._owns_beamline:
+            return
+
+        def watch() -> None:
+            while (code := beamline.poll()) is None:
+                if self._closing.wait(0.5):
+                    return
+            if not self._closing.is_set() and beamline is self.beamline:
+                how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+                self.notify(
+                    f"the virtual beamline (pid {beamline.pid}) ended with {how}: its devices are offline; "
+                    "start_beamline() starts it again"
+                )
+
+        threading.Thread(target=watch, name="beamline watch", daemon=True).start()
+
+    # --- putting it together
+
+    def open(self, reserved: Iterable[str] = ()) -> Self:
+        """Build, connect and subscribe; a second call changes nothing.
+
+        Args:
+            reserved: Names beside the session's own that a device may not take.
+
+        Raises:
+            ConfigError: A device specification is wrong.
+            BeamlineStartError: The virtual beamline did not start.
+        """
+        if self._opened:
+            return self
+        self._opened = True
+
+        logger.info("#### Bluesky Framework ####")
+        self._open_framework()
+        logger.info("#### Devices ####")
+        self._open_devices({*NAMES, *reserved, *self.config.shortcuts})
+        logger.info("#### Callbacks ####")
+        self._open_callbacks()
+        logger.info("#### Plans ####")
+        self._open_plans()
+        atexit.register(self.close)
+        logger.info("Startup is complete.")
+        logger.info("%s", self.summary())
+        return self
+
+    def _open_framework(self) -> None:
+        """Engine, state, journal, catalog."""
+        from bluesky import plan_stubs, plans, preprocessors
+
+        from instrument.callbacks.journal import Journal
+        from instrument.callbacks.live import BestEffort
+        from instrument.callbacks.outbox import Outbox
+        from instrument.framework.baseline import SupplementalData
+        from instrument.framework.catalog import open_catalog
+        from instrument.framework.engine import RunEngine, during_task
+        from instrument.framework.imports import Importer
+        from instrument.framework.metadata import session_metadata
+        from instrument.framework.state import StateFile
+
+        self.bp, self.bps, self.bpp = plans, plan_stubs, preprocessors
+        self.state = StateFile(
+            self.data_directory / "state.json",
+            explicit=session_metadata(self.config.catalog, self.config.metadata),
+        )
+        for line in self.state.messages:
+            logger.warning("%s", line)
+        runs = self.data_directory / "runs"
+        self.journal = Journal(runs, fsync_interval=self.config.journal.fsync_interval)
+        for line in self.journal.close_orphans():
+            logger.warning("%s", line)
+        self.outbox = Outbox(runs, self.data_directory / "outbox.sqlite", report=self.notify)
+        self.bec = BestEffort()
+        self.RE = RunEngine(
+            self.state,
+            journal=self.journal,
+            delivery=self.outbox,
+            scan_id_source=self.state.next_scan_id,
+            during_task=during_task(self.bec.draw),
+        )
+        self.sd = SupplementalData(usable=lambda device: self.health.usable(device))
+        self.RE.preprocessors.append(self.sd)
+        self.importer = Importer(BEHIND_THE_PROMPT, busy=lambda: self.RE.state != "idle")
+        self.cat, self.db = open_catalog(self.config)
+        logger.info("using databroker catalog '%s'", self.config.catalog)
+
+    def _open_devices(self, reserved: set[str]) -> None:
+        """Build all devices, connect them against one deadline."""
+        from instrument.devices import registry
+        from instrument.devices.health import Health
+
+        self.oregistry = registry.Registry()
+        self.devices = registry.build(self.config.devices, reserved)
+        if self.beamline is not None and self._owns_beamline:
+            self.beamline.wait_ready()
+            self._watch_beamline()
+        self.health = Health(self.devices, self.config.connection_timeout, on_change=self._device_changed)
+        self.health.connect_all()
+        self.RE.guard(self.health.check_message)
+        self.sd.baseline.extend(
+            self.devices[spec.name] for spec in self.config.devices if spec.baseline and spec.name in self.devices
+        )
+
+    def _open_callbacks(self) -> None:
+        """Live table and plot, and the files that are written behind each run."""
+        from instrument.callbacks.spec import SpecWriter
+
+        self.RE.subscribe(self.bec)
+        self.specwriter = SpecWriter(self.spec_directory, note=self.outbox.note)
+        if self.config.spec.enabled:
+            self.outbox.add(self.specwriter)
+            self.specwriter.announce()
+        self.outbox.start()
+
+    def _open_plans(self) -> None:
+        """Plans that are names of the user's namespace."""
+        from instrument import plans
+
+        self.plans = {name: getattr(plans, name) for name in plans.__all__}
+
+    def summary(self) -> str:
+        """One line: how many devices, which are not connected, how long the start took (s)."""
+        states = self.health.states.values()
+        parts = [f"{len(states)} devices"]
+        for kind in ("offline", "disabled", "connecting"):
+            if found := [state.name for state in states if state.state == kind]:
+                parts.append(f"{len(found)} {kind}: {', '.join(found)}")
+        return f"{', '.join(parts)}; ready in {time.monotonic() - self._began:.1f} s"
+
+    def names(self) -> dict[str, Any]:
+        """What the session gives to its user: engine, catalog, devices, plans, shortcuts."""
+        names: dict[str, Any] = {
+            name: getattr(self, name)
+            for name in ("RE", "cat", "db", "sd", "bec", "bp", "bps", "bpp", "oregistry", "specwriter")
+        }
+        names["peaks"] = self.bec.peaks
+        names |= self.plans | self.devices
+        for name, path in self.config.shortcuts.items():
+            device, _, attribute = path.partition(".")
+            if device in self.devices:
+                names[name] = attrgetter(attribute)(self.devices[device]) if attribute else self.devices[device]
+        return names
+
+    # --- at work
+
+    def _device_changed(self, state: Any) -> None:
+        """Tell that a device went offline or came back; fail what waits for it."""
+        self.notify(state.line())
+        if state.state == "offline":
+            device = self.devices[state.name]
+            self.RE.fail_pending(device, self.health.error(device))
+
+    def notify(self, line: str) -> None:
+        """Tell a line from any thread, and log it."""
+        logger.debug("%s", line)
+        self._tell(line)
+
+    def wait_for_files(self, timeout: float = FILES_DEADLINE) -> bool:
+        """Wait until the files of all runs are written, telling what is waited for.
+
+        Args:
+            timeout: How long to wait at the most (s).
+
+        Returns:
+            True if all are written.
+        """
+        return self.outbox.wait(timeout, progress=self._tell)
+
+    def close(self) -> None:
+        """Wait for the files, then stop what this session started; a second call does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        self._closing.set()
+        atexit.unregister(self.close)
+        if self._opened:
+            self.wait_for_files()
+            self.outbox.close(timeout=1)
+            self.health.stop()
+            self.importer.close()
+            self.journal.close()
+            self.state.close()
+        if self._owns_beamline and self.beamline is not None:
+            self.beamline.stop()
+        global _current  # noqa: PLW0603  the process's one session
+        if _current is self:
+            _current = None
+
+    def __enter__(self) -> Self:
+        return self.open()
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+
+_current: Session | None = None
+
+
+def current(config: Path | str | None = None, **options: Any) -> Session:
+    """The session of this process; made by the first call.
+
+    Args:
+        config: Path of an iconfig.yml, for the first call.
+        options: What `Session` takes, for the first call.
+    """
+    global _current  # noqa: PLW0603  the process's one session
+    if _current is None:
+        _current = Session(config, **options)
+    return _current
