@@ -39,7 +39,7 @@ class PeakStatistics:
 
     Attributes:
         kind: "peak", "dip", "edge" (a step), or "none" (a flat line, a slope, or noise).
-        com: Centre of mass of the peak above its background, within one and a half widths on either side. None if there is none.
+        com: Centre of mass of the peak above its background, within one and a half widths on either side.
         cen: Mid-point between the half heights on either side; of an edge, where it is at half its height.
         max: (x, y) of the largest y as measured.
         min: (x, y) of the smallest y as measured.
