@@ -440,7 +440,7 @@ def _plain(value: Any, key: str) -> Any:
         if isinstance(value, kind):
             return kind(value.value if isinstance(value, enum.Enum) else value)
     raise StateError(
-        f"{key} is a {type(value).__name__}, which cannot be kept between sessions: "
+        f"{key} is of type {type(value).__name__}, which cannot be kept between sessions: "
         "give numbers, text, lists or dictionaries"
     )
 

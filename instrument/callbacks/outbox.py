@@ -1,0 +1,585 @@
+"""The outbox: complete runs go from the journal to those who write files of their own, each at its own pace.
+
+How a session puts the parts together, in this order (`DataDirectory` knows the paths, see `framework.runfiles`):
+
+    data = DataDirectory(config.directories.data)
+    index = RunIndex(data.index, data.runs)
+    state = StateFile(data.state, defaults, explicit, last_scan_id=index.last_scan_id)  # print state.messages
+    journal = Journal(data.runs, index=index, fsync_interval=config.journal.fsync_interval)
+    outbox = Outbox(data.runs, data.outbox, report=logger.warning, index=index)
+    messages = journal.close_orphans()                                                       # print them
+    RE = RunEngine(state, scan_id_source=state.next_scan_id)
+    RE.md_validator = validate_metadata                                                      # from callbacks.journal
+    RE.subscribe(journal)                                                                    # first of all
+    ...                                                                                      # live table and plot
+    RE.subscribe(outbox)
+    outbox.add(spec_writer)                                                                  # each RunConsumer
+    outbox.start()
+    ...
+    outbox.wait(60, progress=print)                                                          # wait_for_files()
+    ...
+    journal.close(); outbox.close(timeout=60); state.close(); index.close()                  # at the end, in this order
+
+A consumer sees whole runs only, on a thread of its own. What may change before it comes to that (a file name) it says
+at the start document, in `assign`; the outbox keeps it on disk. What raises or hangs harms no run and no other
+consumer. A run counts as delivered when `deliver` has returned; whoever is killed in between gets the run again, so
+`deliver` must leave exactly one copy however often it is called for one uid.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from instrument.config.errors import UserError
+from instrument.config.names import LOGGER_NAME
+from instrument.framework.runfiles import RunFile, has_owner, run_path
+from instrument.framework.state import Presence
+
+if TYPE_CHECKING:
+    from instrument.framework.index import RunIndex
+
+logger = logging.getLogger(LOGGER_NAME)
+
+_FIRST_PAUSE = 0.5  # s before the first retry; doubled each time
+_LONGEST_PAUSE = 60.0  # s
+_ATTEMPTS = 3  # for errors that time does not heal
+_LOOK = 1.0  # s between looks at runs whose stop document came by another way
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS deliveries (
+    id INTEGER PRIMARY KEY, uid TEXT NOT NULL, consumer TEXT NOT NULL, path TEXT NOT NULL, scan_id TEXT,
+    owner TEXT NOT NULL, assignment TEXT, state TEXT NOT NULL, result TEXT, attempts INTEGER NOT NULL DEFAULT 0,
+    error TEXT, UNIQUE (uid, consumer));
+CREATE INDEX IF NOT EXISTS deliveries_state ON deliveries (consumer, state);
+CREATE INDEX IF NOT EXISTS deliveries_undelivered ON deliveries (id) WHERE state != 'delivered';
+CREATE TABLE IF NOT EXISTS notes (
+    id INTEGER PRIMARY KEY, uid TEXT, consumer TEXT NOT NULL, note TEXT NOT NULL, owner TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS notes_uid ON notes (uid, consumer);
+CREATE TABLE IF NOT EXISTS consumers (name TEXT PRIMARY KEY, since REAL NOT NULL);
+"""
+
+OPEN, READY, DELIVERED, SET_ASIDE = "open", "ready", "delivered", "set aside"
+
+
+class RunConsumer(Protocol):
+    """Something that turns complete runs into files, or sends them somewhere."""
+
+    name: str
+
+    def assign(self, start: dict) -> dict:
+        """What belongs to this run and may change before it is delivered. On the scan's thread: be quick.
+
+        Returns:
+            Anything that JSON can keep.
+        """
+        ...
+
+    def deliver(self, documents: Iterable[tuple[str, dict]], assignment: dict, notes: list[dict]) -> str | None:
+        """Write one complete run. On the consumer's own thread; may be called again for the same uid.
+
+        Returns:
+            What was written, a path for instance.
+        """
+        ...
+
+
+@dataclass
+class _Job:
+    id: int
+    uid: str
+    path: Path
+    scan_id: str
+    assignment: dict | None
+    attempts: int
+
+
+class Outbox:
+    """Delivers runs to consumers. Subscribe it to the RunEngine after the journal."""
+
+    def __init__(
+        self,
+        journal_dir: Path,
+        marks_path: Path,
+        report: Callable[[str], None],
+        *,
+        index: RunIndex | None = None,
+    ) -> None:
+        """Nothing is delivered before `start`.
+
+        Args:
+            journal_dir: where the runs are, `DataDirectory.runs`.
+            marks_path: the SQLite file that says what was delivered to whom, `DataDirectory.outbox`.
+            report: told, in one line, when a consumer begins to fail and when it has caught up. Called from any thread.
+            index: asked at the start for runs of which there are no marks, because a power cut took them.
+        """
+        self.journal_dir = journal_dir
+        self._report = report
+        self._index = index
+        self._consumers: dict[str, RunConsumer] = {}
+        self._threads: dict[str, threading.Thread] = {}
+        self._busy: dict[str, tuple[str, float]] = {}  # consumer -> (scan number, since)
+        self._failing: set[str] = set()
+        self._running: dict[str, dict[str, str | None]] = {}  # uid of an open run -> assignments
+        self._unmarked: list[tuple] = []  # marks that could not be written yet
+        self._marks_failed = False
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        self._kick = 0  # raised to end all pauses
+        self._ending = False
+        self._started = False
+        self._presence: Presence | None = None
+        self._owner = "nobody"
+        self._database = self._open(marks_path)
+
+    def _open(self, path: Path) -> sqlite3.Connection:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._presence = Presence.join(path.parent / "sessions")
+            self._owner = self._presence.key
+            return _connect(str(path))
+        except sqlite3.OperationalError as error:
+            self._report(
+                f"outbox: {path} cannot be written ({error}): files not written by the end of the session are lost"
+            )
+        except sqlite3.DatabaseError as error:
+            aside = path.with_name(f"{path.name}.unreadable-{time.strftime('%Y%m%d-%H%M%S')}")
+            path.replace(aside)
+            self._report(f"outbox: {path} is unreadable ({error}) and was set aside as {aside.name}")
+            return _connect(str(path))
+        except OSError:
+            pass  # whoever starts a run there is told by the journal
+        return _connect(":memory:")
+
+    # -- documents -------------------------------------------------------------------------------------------------
+
+    def __call__(self, name: str, document: Mapping[str, Any]) -> None:
+        """Take note of a run's start and stop. Never raises for a consumer's sake."""
+        if name == "start":
+            self._begin(dict(document))
+        elif name == "stop":
+            self._end(document["run_start"])
+
+    def _begin(self, start: dict) -> None:
+        rows = []
+        path = str(run_path(self.journal_dir, start))
+        with self._lock:
+            consumers = list(self._consumers.values())
+        for consumer in consumers:
+            try:
+                assignment = json.dumps(consumer.assign(start))
+            except Exception as error:  # a consumer must not fail the run; it is asked again when it delivers
+                logger.exception("%s: assign", consumer.name)
+                self._report(f"{consumer.name}: run {start.get('scan_id')}: {_one_line(error)}")
+                assignment = None
+            rows.append((start["uid"], consumer.name, path, str(start.get("scan_id")), self._owner, assignment, OPEN))
+        with self._lock:
+            self._running[start["uid"]] = {}
+            self._unmarked.extend(rows)
+            self._mark()
+            try:
+                self._database.execute(
+                    "UPDATE notes SET uid = ? WHERE uid IS NULL AND owner = ?", (start["uid"], self._owner)
+                )
+            except sqlite3.Error as error:
+                self._marks_broken(error)
+
+    def _end(self, uid: str) -> None:
+        with self._lock:
+            if self._running.pop(uid, None) is None:
+                return
+            self._mark()
+            try:
+                self._database.execute(
+                    "UPDATE deliveries SET state = ? WHERE uid = ? AND state = ?", (READY, uid, OPEN)
+                )
+            except sqlite3.Error as error:
+                self._marks_broken(error)  # the look at open rows finds it
+            self._changed.notify_all()
+
+    def _mark(self) -> None:
+        """Write the marks of runs that began. The caller holds the lock."""
+        if not self._unmarked:
+            return
+        try:
+            with self._database:
+                self._database.execute("BEGIN")
+                self._database.executemany(
+                    "INSERT OR IGNORE INTO deliveries (uid, consumer, path, scan_id, owner, assignment, state)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    self._unmarked,
+                )
+            self._unmarked.clear()
+        except sqlite3.Error as error:
+            self._marks_broken(error)
+
+    def _marks_broken(self, error: sqlite3.Error) -> None:
+        if not self._marks_failed:
+            self._report(f"outbox: its marks cannot be written ({error}): it goes on trying, no run is lost")
+        self._marks_failed = True
+
+    def note(self, consumer_name: str, note: dict, uid: str | None = None) -> None:
+        """Give a consumer something to add to a run, a comment for instance. Kept on disk.
+
+        Args:
+            consumer_name: whom it is for.
+            note: anything that JSON can keep.
+            uid: of which run; without it the run that is open, or else the next one.
+
+        Raises:
+            UserError: that run was delivered already.
+        """
+        text = json.dumps(note)
+        with self._lock:
+            if uid is None:
+                uid = next(reversed(self._running), None)
+            state = self._database.execute(
+                "SELECT state FROM deliveries WHERE uid = ? AND consumer = ?", (uid, consumer_name)
+            ).fetchone()
+            if state == (DELIVERED,):
+                raise UserError(f"{consumer_name} has written run {str(uid)[:8]} already: nothing can be added to it")
+            self._database.execute(
+                "INSERT INTO notes (uid, consumer, note, owner) VALUES (?, ?, ?, ?)",
+                (uid, consumer_name, text, self._owner),
+            )
+
+    # -- consumers -------------------------------------------------------------------------------------------------
+
+    def add(self, consumer: RunConsumer) -> None:
+        """From the next run on, deliver to this consumer too.
+
+        Raises:
+            ValueError: there is one of that name.
+        """
+        with self._lock:
+            if consumer.name in self._consumers:
+                msg = f"there is a consumer named {consumer.name} already"
+                raise ValueError(msg)
+            self._consumers[consumer.name] = consumer
+            if self._started:
+                self._take_over(consumer.name)
+                self._start_thread(consumer)
+
+    def start(self) -> None:
+        """Start delivering, first of all what earlier sessions left behind. Call it after `Journal.close_orphans`."""
+        with self._lock:
+            if self._started:
+                return
+            self._started = True
+            for consumer in self._consumers.values():
+                self._take_over(consumer.name)
+                self._start_thread(consumer)
+
+    def _start_thread(self, consumer: RunConsumer) -> None:
+        thread = threading.Thread(target=self._serve, args=(consumer,), name=f"outbox-{consumer.name}", daemon=True)
+        self._threads[consumer.name] = thread
+        thread.start()
+
+    def _take_over(self, name: str) -> None:
+        """Make this session responsible for what ended sessions owed to a consumer."""
+        presence = self._presence
+        if presence is None:
+            return
+        try:
+            owners = self._database.execute(
+                "SELECT owner FROM deliveries WHERE consumer = ? AND state != ?"
+                " UNION SELECT owner FROM notes WHERE consumer = ?",
+                (name, DELIVERED, name),
+            ).fetchall()
+            for (owner,) in owners:
+                if owner != self._owner and not presence.is_living(owner):
+                    self._database.execute(
+                        "UPDATE deliveries SET owner = ? WHERE consumer = ? AND owner = ? AND state != ?",
+                        (self._owner, name, owner, DELIVERED),
+                    )
+                    self._database.execute(
+                        "UPDATE notes SET owner = ? WHERE consumer = ? AND owner = ?", (self._owner, name, owner)
+                    )
+            self._database.execute(
+                "UPDATE deliveries SET state = ?, attempts = 0 WHERE consumer = ? AND owner = ? AND state = ?",
+                (READY, name, self._owner, SET_ASIDE),
+            )
+            self._take_unmarked_runs(name, presence)
+            self._database.execute("INSERT OR IGNORE INTO consumers VALUES (?, ?)", (name, time.time()))
+        except sqlite3.Error as error:
+            self._marks_broken(error)
+
+    def _take_unmarked_runs(self, name: str, presence: Presence) -> None:
+        """Runs in the journal that a power cut took from the marks."""
+        since = self._database.execute("SELECT since FROM consumers WHERE name = ?", (name,)).fetchone()
+        if since is None or self._index is None or presence.others():
+            return
+        known = {uid for (uid,) in self._database.execute("SELECT uid FROM deliveries WHERE consumer = ?", (name,))}
+        for row in reversed(self._index.rows({"time": {"$gte": since[0]}})):
+            if row.uid not in known and row.uid not in self._running:
+                values = (row.uid, name, str(row.path), str(row.start.get("scan_id")), self._owner, None, OPEN)
+                self._unmarked.append(values)
+        self._mark()
+
+    # -- delivering ------------------------------------------------------------------------------------------------
+
+    def _serve(self, consumer: RunConsumer) -> None:
+        """A consumer's thread."""
+        while True:
+            job = self._next_job(consumer)
+            if job is None:
+                return
+            try:
+                result = self._deliver(consumer, job)
+            except Exception as error:  # whatever a consumer raises is its own affair
+                self._failed(consumer, job, error)
+            else:
+                self._delivered(consumer, job, result)
+
+    def _next_job(self, consumer: RunConsumer) -> _Job | None:
+        """Wait for the oldest run that is due; None at the end."""
+        with self._changed:
+            while not self._ending:
+                try:
+                    self._mark()
+                    looking = self._complete_open_rows(consumer.name)
+                    row = self._database.execute(
+                        "SELECT id, uid, path, scan_id, assignment, attempts FROM deliveries"
+                        " WHERE consumer = ? AND owner = ? AND state = ? ORDER BY id LIMIT 1",
+                        (consumer.name, self._owner, READY),
+                    ).fetchone()
+                except sqlite3.Error as error:
+                    self._marks_broken(error)
+                    looking, row = True, None
+                if row is not None:
+                    self._busy[consumer.name] = (row[3], time.monotonic())
+                    assignment = json.loads(row[4]) if row[4] is not None else None
+                    return _Job(row[0], row[1], Path(row[2]), row[3], assignment, row[5])
+                self._changed.wait(_LOOK if looking else None)
+        return None
+
+    def _complete_open_rows(self, name: str) -> bool:
+        """Runs whose stop document was not seen here may be complete all the same. Returns whether any is not."""
+        rows = self._database.execute(
+            "SELECT id, uid, path FROM deliveries WHERE consumer = ? AND owner = ? AND state = ?",
+            (name, self._owner, OPEN),
+        ).fetchall()
+        waiting = bool(self._unmarked)
+        for number, uid, path in rows:
+            try:
+                complete = uid not in self._running and not has_owner(Path(path))
+                if uid in self._running and not has_owner(Path(path)):
+                    self._running.pop(uid)
+                    complete = True
+            except OSError:
+                complete = True  # the file is gone, which the attempt to deliver it will say
+            if complete:
+                self._database.execute("UPDATE deliveries SET state = ? WHERE id = ?", (READY, number))
+            else:
+                waiting = True
+        return waiting
+
+    def _deliver(self, consumer: RunConsumer, job: _Job) -> str | None:
+        with self._lock:
+            notes = self._database.execute(
+                "SELECT note FROM notes WHERE uid = ? AND consumer = ? ORDER BY id", (job.uid, consumer.name)
+            ).fetchall()
+        run = RunFile(job.path)
+        if job.assignment is None:
+            first = next(iter(run), None)
+            if first is None or first[0] != "start":
+                msg = f"{job.path} has no start document"
+                raise ValueError(msg)
+            job.assignment = consumer.assign(first[1])
+        return consumer.deliver(iter(run), job.assignment, [json.loads(note) for (note,) in notes])
+
+    def _delivered(self, consumer: RunConsumer, job: _Job, result: str | None) -> None:
+        while not self._try_mark_delivered(job, result):  # its file is there: only the mark must follow, however late
+            with self._changed:
+                if self._ending:
+                    return
+                self._changed.wait(_LOOK)
+        with self._changed:
+            self._busy.pop(consumer.name, None)
+            if consumer.name in self._failing:
+                self._failing.discard(consumer.name)
+                self._report(f"{consumer.name}: run {job.scan_id} is written now" + (f": {result}" if result else ""))
+            self._changed.notify_all()
+
+    def _try_mark_delivered(self, job: _Job, result: str | None) -> bool:
+        with self._lock:
+            try:
+                self._database.execute(
+                    "UPDATE deliveries SET state = ?, result = ?, error = NULL WHERE id = ?",
+                    (DELIVERED, None if result is None else str(result), job.id),
+                )
+            except sqlite3.Error as error:
+                self._marks_broken(error)
+                return False
+            return True
+
+    def _failed(self, consumer: RunConsumer, job: _Job, error: Exception) -> None:
+        logger.debug("%s: run %s", consumer.name, job.uid, exc_info=error)
+        attempts = job.attempts + 1
+        gone = isinstance(error, FileNotFoundError) and not job.path.exists()
+        heals = not gone and (
+            isinstance(error, OSError) or isinstance(error.__cause__, OSError) or getattr(error, "transient", False)
+        )
+        give_up = gone or (not heals and attempts >= _ATTEMPTS)
+        reason = f"{job.path} is gone" if gone else _one_line(error)
+        with self._changed:
+            self._busy.pop(consumer.name, None)
+            try:
+                self._database.execute(
+                    "UPDATE deliveries SET state = ?, attempts = ?, error = ? WHERE id = ?",
+                    (SET_ASIDE if give_up else READY, attempts, reason, job.id),
+                )
+            except sqlite3.Error as database_error:
+                self._marks_broken(database_error)
+            if give_up:
+                self._failing.discard(consumer.name)
+                self._report(
+                    f"{consumer.name}: run {job.scan_id} cannot be written: {reason}; "
+                    "it is safe in the journal, and tried again in the next session"
+                )
+            elif consumer.name not in self._failing:
+                self._failing.add(consumer.name)
+                self._report(f"{consumer.name}: run {job.scan_id} is not written yet: {reason}; it is tried again")
+            self._changed.notify_all()
+            if give_up or self._ending:
+                return
+            kick = self._kick
+            pause = min(_FIRST_PAUSE * 2 ** min(attempts - 1, 20), _LONGEST_PAUSE)
+            self._changed.wait_for(lambda: self._ending or self._kick != kick, pause)
+
+    # -- asking ----------------------------------------------------------------------------------------------------
+
+    def pending(self) -> dict[str, int]:
+        """How many complete runs each consumer still has to take."""
+        with self._lock:
+            counts = dict.fromkeys(self._consumers, 0)
+            rows = self._database.execute(
+                "SELECT consumer, count(*) FROM deliveries WHERE owner = ? AND state = ? GROUP BY consumer",
+                (self._owner, READY),
+            )
+            counts.update({name: count for name, count in rows if name in counts})
+            for uid, name, *_ in self._unmarked:
+                if uid not in self._running:
+                    counts[name] += 1
+            return counts
+
+    def results(self, uid: str) -> dict[str, str]:
+        """What each consumer wrote of a run."""
+        with self._lock:
+            rows = self._database.execute(
+                "SELECT consumer, result FROM deliveries WHERE uid = ? AND state = ? AND result IS NOT NULL",
+                (uid, DELIVERED),
+            )
+            return dict(rows.fetchall())
+
+    def wait(self, timeout: float, progress: Callable[[str], None] | None = None) -> bool:
+        """Wait until every consumer has every complete run.
+
+        Args:
+            timeout: give up after so many seconds (s).
+            progress: told, in one line, what is being waited for, whenever that changes.
+
+        Returns:
+            Whether all is delivered; a run that was set aside counts as not.
+        """
+        deadline = time.monotonic() + timeout
+        told = None
+        with self._changed:
+            self._kick += 1
+            self._changed.notify_all()
+            while True:
+                for name in self._consumers:
+                    self._complete_open_rows(name)
+                left = {name: count for name, count in self.pending().items() if count}
+                if not left:
+                    return not self._set_aside()
+                remaining = deadline - time.monotonic()
+                line = "waiting for " + ", ".join(f"{name} ({count} to write)" for name, count in left.items())
+                if progress is not None and line != told:
+                    progress(line)
+                told = line
+                if remaining <= 0 or not self._started:
+                    return False
+                self._changed.wait(min(remaining, _LOOK))
+
+    def _set_aside(self) -> int:
+        return self._database.execute(
+            "SELECT count(*) FROM deliveries WHERE owner = ? AND state = ?", (self._owner, SET_ASIDE)
+        ).fetchone()[0]
+
+    def rows(self) -> list[tuple[str, int, int, str]]:
+        """For each consumer: its name, how many runs it has, how many it has not, and its last error."""
+        with self._lock:
+            found = []
+            for name in self._consumers:
+                delivered, undelivered = self._database.execute(
+                    "SELECT coalesce(sum(state = ?), 0), coalesce(sum(state IN (?, ?)), 0) FROM deliveries"
+                    " WHERE consumer = ?",
+                    (DELIVERED, READY, SET_ASIDE, name),
+                ).fetchone()
+                error = self._database.execute(
+                    "SELECT error FROM deliveries WHERE consumer = ? AND error IS NOT NULL ORDER BY id DESC LIMIT 1",
+                    (name,),
+                ).fetchone()
+                text = error[0] if error else ""
+                busy = self._busy.get(name)
+                if busy and time.monotonic() - busy[1] > 10:
+                    text = f"busy with run {busy[0]} for {time.monotonic() - busy[1]:.0f} s"
+                found.append((name, delivered, undelivered, text))
+            return found
+
+    def table(self) -> Any:
+        """`rows` as a pyRestTable."""
+        import pyRestTable
+
+        table = pyRestTable.Table()
+        table.labels = ["consumer", "delivered", "pending", "last error"]
+        for row in self.rows():
+            table.addRow(row)
+        return table
+
+    def close(self, timeout: float = 0.0) -> bool:
+        """Wait for the rest, then end. What is not delivered by then is delivered in the next session.
+
+        Returns:
+            Whether everything was delivered.
+        """
+        complete = self.wait(timeout)
+        with self._changed:
+            self._ending = True
+            self._changed.notify_all()
+        deadline = time.monotonic() + 1.0
+        for thread in self._threads.values():
+            thread.join(max(0.0, deadline - time.monotonic()))
+        if any(thread.is_alive() for thread in self._threads.values()):
+            return complete  # a consumer hangs: what it holds is this session's until the process ends
+        with self._lock:
+            self._database.close()
+        if self._presence is not None:
+            self._presence.leave()
+            self._presence = None
+        return complete
+
+
+def _connect(name: str) -> sqlite3.Connection:
+    database = sqlite3.connect(name, timeout=5.0, check_same_thread=False, isolation_level=None)
+    try:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = NORMAL")
+        database.executescript(_SCHEMA)
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if isinstance(error, UserError | OSError) else f"{type(error).__name__}: {text}"
