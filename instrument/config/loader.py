@@ -228,11 +228,13 @@ def _device_spec(document: Document, cls: str, index: int, entry: Any) -> Device
             usable = False
     flags: dict[str, bool] = {}
     for key in OWN_KEYS:
-        value = entry.get(key)
-        if key in entry and not isinstance(value, bool):
-            document.problem((*location, key), f"{shown}.{key}", f"must be true or false, not {value!r}")
-        elif key in entry:
+        if key not in entry:
+            continue
+        value = entry[key]
+        if isinstance(value, bool):
             flags[key] = value
+        else:
+            document.problem((*location, key), f"{shown}.{key}", f"must be true or false, not {value!r}")
     labels = entry.get("labels") or []
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         document.problem((*location, "labels"), f"{shown}.labels", f"must be a list such as [motor], not {labels!r}")

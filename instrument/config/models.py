@@ -23,66 +23,68 @@ class Metadata(Model):
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True)
 
-    beamline_id: str = Field("virtual_beamline", description="the beamline's name")
-    instrument_name: str = Field("class_2021_03", description="the instrument's name")
-    proposal_id: str = Field("training", description="the proposal that the data belong to")
+    beamline_id: str = Field(default="virtual_beamline", description="the beamline's name")
+    instrument_name: str = Field(default="class_2021_03", description="the instrument's name")
+    proposal_id: str = Field(default="training", description="the proposal that the data belong to")
 
 
 class Directories(Model):
     """Relative to the working directory of the session, unless absolute."""
 
-    logs: RelativePath = Field(Path(".logs"), description="log files")
-    data: RelativePath = Field(Path(".data"), description="runs, index, state.json, outbox marks")
-    spec: RelativePath = Field(Path(), description="SPEC data files")
+    logs: RelativePath = Field(default=Path(".logs"), description="log files")
+    data: RelativePath = Field(default=Path(".data"), description="runs, index, state.json, outbox marks")
+    spec: RelativePath = Field(default=Path(), description="SPEC data files")
 
 
 class VirtualBeamline(Model):
     """The simulated IOC."""
 
-    start: bool = Field(True, description="start one as a child if $VIRTUAL_BEAMLINE names none")
+    start: bool = Field(default=True, description="start one as a child if $VIRTUAL_BEAMLINE names none")
     prefix: str = Field(
-        "gp:",
+        default="gp:",
         pattern=r"^[A-Za-z0-9_.:\-\[\]<>;]+$",
         description="PV prefix that it serves; `gp:` at the start of a value in devices.yml becomes this",
     )
-    seed: int | None = Field(None, ge=0, description="makes the simulated world repeatable")
+    seed: int | None = Field(default=None, ge=0, description="makes the simulated world repeatable")
 
 
 class Journal(Model):
     """The durable record of documents."""
 
-    fsync_interval: float = Field(1.0, ge=0, allow_inf_nan=False, description="s, longest time between two syncs")
+    fsync_interval: float = Field(
+        default=1.0, ge=0, allow_inf_nan=False, description="s, longest time between two syncs"
+    )
 
 
 class Logging(Model):
     """Logger `bluesky-session`."""
 
-    console: Level = Field("INFO", description="lowest level shown at the prompt")
-    file: Level = Field("DEBUG", description="lowest level written to the file")
-    max_bytes: int = Field(1_000_000, gt=0, description="size at which the file is rotated")
-    backups: int = Field(9, ge=0, description="rotated files kept")
+    console: Level = Field(default="INFO", description="lowest level shown at the prompt")
+    file: Level = Field(default="DEBUG", description="lowest level written to the file")
+    max_bytes: int = Field(default=1_000_000, gt=0, description="size at which the file is rotated")
+    backups: int = Field(default=9, ge=0, description="rotated files kept")
 
 
 class Spec(Model):
     """SPEC data files."""
 
-    enabled: bool = Field(True, description="write each run to a SPEC file")
+    enabled: bool = Field(default=True, description="write each run to a SPEC file")
 
 
 class Live(Model):
     """What is shown while a run goes on."""
 
-    table: bool = Field(True, description="print the table")
-    plot: bool = Field(True, description="draw the plot")
+    table: bool = Field(default=True, description="print the table")
+    plot: bool = Field(default=True, description="draw the plot")
 
 
 class _Settings(Model):
     """What iconfig.yml and the loaded configuration have in common."""
 
     metadata: Metadata = Field(default_factory=Metadata, description="metadata of every run")
-    catalog: str = Field("embedded", min_length=1, description="`embedded`, or a source of the catalog file")
-    catalog_file: str = Field("bluesky_class.yml", min_length=1, description="databroker sources")
-    connection_timeout: PositiveSeconds = Field(3.0, description="s, one deadline for all devices")
+    catalog: str = Field(default="embedded", min_length=1, description="`embedded`, or a source of the catalog file")
+    catalog_file: str = Field(default="bluesky_class.yml", min_length=1, description="databroker sources")
+    connection_timeout: PositiveSeconds = Field(default=3.0, description="s, one deadline for all devices")
     directories: Directories = Field(default_factory=Directories, description="where files go")
     virtual_beamline: VirtualBeamline = Field(default_factory=VirtualBeamline, description="the simulated IOC")
     journal: Journal = Field(default_factory=Journal, description="the durable record")
@@ -96,7 +98,7 @@ class SessionFile(_Settings):
     """iconfig.yml as it is written."""
 
     devices: Annotated[tuple[str, ...], Field(strict=False)] = Field(
-        ("devices.yml",), description="device files, relative to this one"
+        default=("devices.yml",), description="device files, relative to this one"
     )
 
 

@@ -1,0 +1,76 @@
+"""What EPICS records of every type have in common, by the attribute names of `apstools.synApps`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ophyd import Component, Device, EpicsSignal, EpicsSignalRO
+from ophyd.device import create_device_from_components
+
+CHANNEL_LETTERS = "ABCDEFGHIJKL"
+
+
+class Record(Device):
+    """Fields of all records."""
+
+    description = Component(EpicsSignal, ".DESC", kind="config")
+    processing_active = Component(EpicsSignalRO, ".PACT", kind="omitted")
+    scanning_rate = Component(EpicsSignal, ".SCAN", kind="config")
+    disable_value = Component(EpicsSignal, ".DISV", kind="config")
+    scan_disable_input_link_value = Component(EpicsSignal, ".DISA", kind="config")
+    scan_disable_value_input_link = Component(EpicsSignal, ".SDIS", kind="config")
+    process_record = Component(EpicsSignal, ".PROC", kind="omitted", put_complete=True)
+    forward_link = Component(EpicsSignal, ".FLNK", kind="config")
+    trace_processing = Component(EpicsSignal, ".TPRO", kind="omitted")
+    device_type = Component(EpicsSignalRO, ".DTYP", kind="config")
+
+    alarm_status = Component(EpicsSignalRO, ".STAT", kind="config")
+    alarm_severity = Component(EpicsSignalRO, ".SEVR", kind="config")
+    new_alarm_status = Component(EpicsSignalRO, ".NSTA", kind="config")
+    new_alarm_severity = Component(EpicsSignalRO, ".NSEV", kind="config")
+    disable_alarm_severity = Component(EpicsSignal, ".DISS", kind="config")
+
+    def _write(self, **values: Any) -> None:
+        """Write fields, by attribute name."""
+        for attr, value in values.items():
+            getattr(self, attr).put(value)
+
+
+class FloatRecord(Record):
+    """Fields of records whose value is a number with alarm limits."""
+
+    units = Component(EpicsSignal, ".EGU", kind="config")
+    precision = Component(EpicsSignal, ".PREC", kind="config")
+    monitor_deadband = Component(EpicsSignal, ".MDEL", kind="config")
+    high_operating_range = Component(EpicsSignal, ".HOPR", kind="config")
+    low_operating_range = Component(EpicsSignal, ".LOPR", kind="config")
+
+    hihi_alarm_limit = Component(EpicsSignal, ".HIHI", kind="config")
+    high_alarm_limit = Component(EpicsSignal, ".HIGH", kind="config")
+    low_alarm_limit = Component(EpicsSignal, ".LOW", kind="config")
+    lolo_alarm_limit = Component(EpicsSignal, ".LOLO", kind="config")
+    hihi_alarm_severity = Component(EpicsSignal, ".HHSV", kind="config")
+    high_alarm_severity = Component(EpicsSignal, ".HSV", kind="config")
+    low_alarm_severity = Component(EpicsSignal, ".LSV", kind="config")
+    lolo_alarm_severity = Component(EpicsSignal, ".LLSV", kind="config")
+    alarm_hysteresis = Component(EpicsSignal, ".HYST", kind="config")
+
+
+def bank(name: str, record: type[Device], attr: str, suffix: str, enable: Component, count: int = 20) -> type[Device]:
+    """A class with the numbered records of a synApps database and what enables them all.
+
+    The records are made at first use, and not waited for: a bank has thousands of PVs, of which a session uses a few.
+
+    Args:
+        name: Of the class.
+        record: The class of one record.
+        attr: Attribute of a record, without its number.
+        suffix: PV suffix of a record, without its number.
+        enable: The component that enables them.
+        count: How many there are.
+    """
+    records = {f"{attr}{n}": Component(record, f"{suffix}{n}", lazy=True) for n in range(1, count + 1)}
+    components: dict[str, Any] = {"enable": enable, **records}
+    base = create_device_from_components(name, **components)
+    base.lazy_wait_for_connection = False
+    return base
