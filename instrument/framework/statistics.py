@@ -23,7 +23,7 @@ Array = NDArray[np.float64]
 Kind = Literal["peak", "dip", "edge", "none"]
 
 ENOUGH_TO_FIT = 8  # points; below it, a line and a peak explain anything
-GRID_POINTS = 160  # the search for the peak sees at most about this many (averaged) points
+GRID_POINTS = 128  # the search for the peak sees at most about this many (averaged) points
 SIGNIFICANT = 27.0  # (n - 4) ln(chi2 of a line / chi2 of a line and a peak); noise alone reaches about 20
 COUNTS_SIGNIFICANT = 3.0  # standard deviations of a peak's counts, where y are counts
 COUNTABLE = 3.0  # counts; below it the scatter of single points says little
@@ -238,13 +238,10 @@ def _measure_fitted(x: Array, y: Array) -> PeakStatistics:
     if chi2_line <= tiny:
         return PeakStatistics(noise=noise)
 
-    fits: list[tuple[_Fit, _Shape]] = []
-    for shape in (_gaussian, _lorentzian, _flat_top):
-        start = _search(few_x, few_y, line, shape)
-        if start is not None:
-            fits.append((_refine(few_x, few_y, line, shape, start), shape))
-    if not fits:
+    start = _search(few_x, few_y, line, _gaussian)
+    if start is None:
         return PeakStatistics(noise=noise)
+    fits = [(_refine(few_x, few_y, line, shape, start), shape) for shape in (_gaussian, _lorentzian, _flat_top)]
     peak, peak_shape = min(fits, key=lambda pair: pair[0].chi2)
     edge_start = _search(few_x, few_y, flat, _step, np.array([2.0 / n, 4.0 / n, 0.08, 0.2, 0.4]))
     edge = None if edge_start is None else _refine(few_x, few_y, flat, _step, edge_start)
@@ -332,7 +329,7 @@ def _refine(x: Array, y: Array, basis: Array, shape: _Shape, start: _Fit) -> _Fi
     best = start
     step_centre, step_width = start.width / 3.0, np.log(1.5) / 2.0
     offsets = np.array([(i, j) for i in (-1.0, -0.5, 0.0, 0.5, 1.0) for j in (-1.0, -0.5, 0.0, 0.5, 1.0)])
-    for _ in range(14):
+    for _ in range(11):
         centres = best.centre + step_centre * offsets[:, 0]
         widths = best.width * np.exp(step_width * offsets[:, 1])
         better = _best(x, y, basis, shape, np.clip(centres, 0.0, 1.0), np.clip(widths, 0.2 / x.size, 2.0))
