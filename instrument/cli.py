@@ -58,12 +58,12 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from instrument.collection_names import RESERVED
+    from instrument import commands, session
     from instrument.config import load
     from instrument.devices import registry
 
     config = load(options.config)
-    registry.check(config.devices, RESERVED | set(config.shortcuts))
+    registry.check(config.devices, {*session.NAMES, *commands.NAMES, *config.shortcuts})
     print(f"{config.file}: {len(config.devices)} devices, no mistakes")
     return 0
 

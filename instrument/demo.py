@@ -1,7 +1,7 @@
 """`make demo`: the session of a beamline without a keyboard, which checks what it shows.
 
-Counts, scans the simulated peak, finds it again, lists the runs and the files, saves the plot; then asks the catalog, the
-SPEC file, the picture and the simulation whether all of it really happened.
+Counts, scans the simulated peak, finds it again, lists the runs and the files, saves the plot; then asks the
+catalog, the SPEC file, the picture and the simulation whether all of it really happened.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _demonstrate(session: Session, names: dict[str, Any]) -> None:
     (scan_uid,) = engine(bp.scan([noisy], m1, *SCAN_RANGE, SCAN_POINTS))
     _check(len(cat[scan_uid].primary.read()["noisy"]) == SCAN_POINTS, f"the catalog has its {SCAN_POINTS} points")
     PICTURE.parent.mkdir(exist_ok=True)
-    session.bec.save(PICTURE)
+    session.bec.save_plot(PICTURE, "noisy")
     _check(PICTURE.read_bytes().startswith(b"\x89PNG"), f"the plot is in {PICTURE}")
 
     _show("peaks")

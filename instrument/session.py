@@ -14,10 +14,10 @@ import atexit
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
-from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -25,15 +25,17 @@ from instrument.config import Config, load
 from instrument.config.errors import UserError
 from instrument.config.names import LOGGER_NAME
 from instrument.framework.logs import start_logging
+from instrument.framework.prompt import LastError
 
 if TYPE_CHECKING:
-    from virtual_beamline.supervisor import RunningBeamline
+    from virtual_beamline.supervisor import PortLease, RunningBeamline
 
 logger = logging.getLogger(LOGGER_NAME)
 
 # Names that a session gives to its user beside the devices; a device may not take one of them.
 NAMES = (
-    "RE", "cat", "db", "sd", "bec", "peaks", "bp", "bps", "bpp", "oregistry", "specwriter",
+    "RE", "cat", "db", "sd", "bec", "peaks", "bp", "bps", "bpp", "oregistry",
+    "specwriter", "newSpecFile", "spec_comment",
     "lup", "two_pass_scan", "findpeak_multipass", "repeat_findpeak",
 )  # fmt: skip
 
@@ -78,7 +80,8 @@ class Session:
             self.logs_directory, console=logs.console, file=logs.file, max_bytes=logs.max_bytes, backups=logs.backups
         )
         self.beamline: RunningBeamline | None = None
-        self._owns_beamline = False
+        self._lease: PortLease | None = None  # held while this session has a beamline of its own
+        self.last_error = LastError()
         self._opened = False
         self._closed = False
         self._closing = threading.Event()
@@ -93,17 +96,24 @@ class Session:
         if named is None and not wanted.start:
             return
         from virtual_beamline import supervisor
+        from virtual_beamline.client import CaContextExistsError
 
         if named is not None:
             self.beamline = next((beamline for beamline in supervisor.running() if beamline.id == named), None)
             if self.beamline is None:
                 logger.warning("no virtual beamline %s is running ($VIRTUAL_BEAMLINE names it)", named)
-            else:
+                return
+            try:
                 self.beamline.environment.apply()
+            except CaContextExistsError as error:
+                raise UserError(str(error)) from error
             return
-        self.beamline = supervisor.start(prefix=wanted.prefix, seed=wanted.seed, log_dir=self.logs_directory)
-        self._owns_beamline = True
-        self.beamline.environment.apply()
+        try:
+            self._lease = supervisor.lease_ports()
+            self.beamline = supervisor.start(prefix=wanted.prefix, seed=wanted.seed, lease=self._lease)
+            self.beamline.environment.apply()
+        except (supervisor.BeamlineStartError, CaContextExistsError) as error:
+            raise UserError(str(error)) from error
 
     def start_beamline(self) -> None:
         """Start the virtual beamline again after it ended; devices come back by themselves.
@@ -111,18 +121,34 @@ class Session:
         Raises:
             UserError: It is running, or it is not this session's.
         """
-        if not self._owns_beamline or self.beamline is None:
+        if self._lease is None or self.beamline is None:
             raise UserError("this session did not start a virtual beamline, so it can't start it again")
         if self.beamline.poll() is None:
             raise UserError(f"the virtual beamline is running (pid {self.beamline.pid})")
-        self.beamline = self.beamline.restart()
-        self.beamline.wait_ready()
-        self._watch_beamline()
+        from virtual_beamline import supervisor
+
+        wanted = self.config.virtual_beamline
+        self.beamline = supervisor.start(
+            prefix=wanted.prefix, seed=wanted.seed, lease=self._lease, beamline_id=self.beamline.id
+        )
+        self._wait_for_beamline()
         print(f"virtual beamline started (pid {self.beamline.pid}); its devices come back by themselves")
+
+    def _wait_for_beamline(self) -> None:
+        """Wait until the beamline that this session started answers, and watch it from then on."""
+        if self._lease is None or self.beamline is None:
+            return
+        from virtual_beamline.supervisor import BeamlineStartError
+
+        try:
+            self.beamline.wait_ready()
+        except BeamlineStartError as error:
+            raise UserError(str(error)) from error
+        self._watch_beamline()
 
     def _watch_beamline(self) -> None:
         beamline = self.beamline
-        if beamline is None or not self._owns_beamline:
+        if beamline is None:
             return
 
         def watch() -> None:
@@ -163,6 +189,9 @@ class Session:
         logger.info("#### Plans ####")
         self._open_plans()
         atexit.register(self.close)
+        for name, module in list(sys.modules.items()):
+            if name.partition(".")[0] == "instrument":
+                logger.debug("%s", getattr(module, "__file__", name))
         logger.info("Startup is complete.")
         logger.info("%s", self.summary())
         return self
@@ -171,65 +200,67 @@ class Session:
         """Engine, state, journal, catalog."""
         from bluesky import plan_stubs, plans, preprocessors
 
-        from instrument.callbacks.journal import Journal
+        from instrument.callbacks.journal import Journal, validate_metadata
         from instrument.callbacks.live import BestEffort
         from instrument.callbacks.outbox import Outbox
-        from instrument.framework.baseline import SupplementalData
         from instrument.framework.catalog import open_catalog
         from instrument.framework.engine import RunEngine, during_task
         from instrument.framework.imports import Importer
+        from instrument.framework.index import RunIndex
         from instrument.framework.metadata import session_metadata
+        from instrument.framework.runfiles import DataDirectory
         from instrument.framework.state import StateFile
 
         self.bp, self.bps, self.bpp = plans, plan_stubs, preprocessors
+        self.files = DataDirectory(self.data_directory)
+        self.index = RunIndex(self.files.index, self.files.runs)
         self.state = StateFile(
-            self.data_directory / "state.json",
-            explicit=session_metadata(self.config.catalog, self.config.metadata),
+            self.files.state,
+            explicit=session_metadata(self.config.catalog, self.config.metadata.model_dump()),
+            last_scan_id=self.index.last_scan_id,
         )
-        for line in self.state.messages:
+        self.journal = Journal(self.files.runs, index=self.index, fsync_interval=self.config.journal.fsync_interval)
+        self.outbox = Outbox(self.files.runs, self.files.outbox, self.notify, index=self.index)
+        for line in (*self.state.messages, *self.journal.close_orphans()):
             logger.warning("%s", line)
-        runs = self.data_directory / "runs"
-        self.journal = Journal(runs, fsync_interval=self.config.journal.fsync_interval)
-        for line in self.journal.close_orphans():
-            logger.warning("%s", line)
-        self.outbox = Outbox(runs, self.data_directory / "outbox.sqlite", report=self.notify)
         self.bec = BestEffort()
+        if not self.config.live.table:
+            self.bec.disable_table()
+        if not self.config.live.plot:
+            self.bec.disable_plots()
         self.RE = RunEngine(
             self.state,
             journal=self.journal,
             delivery=self.outbox,
             scan_id_source=self.state.next_scan_id,
+            md_validator=validate_metadata,
             during_task=during_task(self.bec.draw),
         )
-        self.sd = SupplementalData(usable=lambda device: self.health.usable(device))
-        self.RE.preprocessors.append(self.sd)
         self.importer = Importer(BEHIND_THE_PROMPT, busy=lambda: self.RE.state != "idle")
-        self.cat, self.db = open_catalog(self.config)
+        self.cat, self.db = open_catalog(self.config, self.files, self.index)
         logger.info("using databroker catalog '%s'", self.config.catalog)
 
     def _open_devices(self, reserved: set[str]) -> None:
         """Build all devices, connect them against one deadline."""
         from instrument.devices import registry
         from instrument.devices.health import Health
+        from instrument.framework.baseline import SupplementalData
 
-        self.oregistry = registry.Registry()
         self.devices = registry.build(self.config.devices, reserved)
-        if self.beamline is not None and self._owns_beamline:
-            self.beamline.wait_ready()
-            self._watch_beamline()
+        self.oregistry = registry.Registry(self.devices)
+        self._wait_for_beamline()
         self.health = Health(self.devices, self.config.connection_timeout, on_change=self._device_changed)
         self.health.connect_all()
         self.RE.guard(self.health.check_message)
-        self.sd.baseline.extend(
-            self.devices[spec.name] for spec in self.config.devices if spec.baseline and spec.name in self.devices
-        )
+        self.sd = SupplementalData(baseline=self.devices.baseline, usable=self.health.usable)
+        self.RE.preprocessors.append(self.sd)
 
     def _open_callbacks(self) -> None:
         """Live table and plot, and the files that are written behind each run."""
         from instrument.callbacks.spec import SpecWriter
 
         self.RE.subscribe(self.bec)
-        self.specwriter = SpecWriter(self.spec_directory, note=self.outbox.note)
+        self.specwriter = SpecWriter(self.spec_directory, self.state, self.outbox.note)
         if self.config.spec.enabled:
             self.outbox.add(self.specwriter)
             self.specwriter.announce()
@@ -247,21 +278,22 @@ class Session:
         parts = [f"{len(states)} devices"]
         for kind in ("offline", "disabled", "connecting"):
             if found := [state.name for state in states if state.state == kind]:
-                parts.append(f"{len(found)} {kind}: {', '.join(found)}")
+                parts += [f"{len(found)} {kind}: {', '.join(found)}"]
         return f"{', '.join(parts)}; ready in {time.monotonic() - self._began:.1f} s"
 
     def names(self) -> dict[str, Any]:
         """What the session gives to its user: engine, catalog, devices, plans, shortcuts."""
+        from instrument.devices import registry
+
         names: dict[str, Any] = {
             name: getattr(self, name)
             for name in ("RE", "cat", "db", "sd", "bec", "bp", "bps", "bpp", "oregistry", "specwriter")
         }
         names["peaks"] = self.bec.peaks
+        names["newSpecFile"] = self.specwriter.newSpecFile
+        names["spec_comment"] = self.specwriter.spec_comment
         names |= self.plans | self.devices
-        for name, path in self.config.shortcuts.items():
-            device, _, attribute = path.partition(".")
-            if device in self.devices:
-                names[name] = attrgetter(attribute)(self.devices[device]) if attribute else self.devices[device]
+        names |= registry.shortcuts(self.devices, self.config.shortcuts)
         return names
 
     # --- at work
@@ -298,13 +330,16 @@ class Session:
         atexit.unregister(self.close)
         if self._opened:
             self.wait_for_files()
-            self.outbox.close(timeout=1)
+            self.outbox.close()
             self.health.stop()
             self.importer.close()
             self.journal.close()
             self.state.close()
-        if self._owns_beamline and self.beamline is not None:
-            self.beamline.stop()
+            self.index.close()
+        if self._lease is not None:
+            if self.beamline is not None:
+                self.beamline.stop()
+            self._lease.release()
         global _current  # noqa: PLW0603  the process's one session
         if _current is self:
             _current = None

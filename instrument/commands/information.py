@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from instrument.config.errors import UserError
@@ -37,12 +38,30 @@ class InformationCommands:
         return listing.listobjects(self._session.devices)
 
     def listruns(self, num: int = 20) -> None:
-        """Print the newest runs: scan_id, time, plan, points, exit status.
+        """Print the newest runs, newest first: scan_id, start, duration, plan, points, exit status, uid.
 
         Args:
             num: How many at the most.
         """
-        print(self._session.runs_table(num))
+        from pyRestTable import Table
+
+        table = Table()
+        table.labels = ["scan_id", "start", "duration", "plan", "points", "status", "uid"]
+        self._session.index.refresh()
+        for run in self._session.index.rows(limit=num):
+            stop = run.stop or {}
+            table.addRow(
+                [
+                    run.start.get("scan_id", ""),
+                    f"{datetime.fromtimestamp(run.start['time']):%Y-%m-%d %H:%M:%S}",
+                    f"{stop['time'] - run.start['time']:.1f} s" if stop else "",
+                    run.start.get("plan_name", ""),
+                    stop.get("num_events", {}).get("primary", 0) if stop else "",
+                    stop.get("exit_status", "running"),
+                    run.uid[:7],
+                ]
+            )
+        print(table.reST(fmt="simple"))
 
     def last_error(self) -> None:
         """Print the traceback of the last error that the prompt showed in one line."""

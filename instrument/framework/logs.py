@@ -105,8 +105,3 @@ def start_console_log(shell: InteractiveShell, directory: Path) -> None:
     if shell.logger.log_active:
         return
     shell.run_line_magic("logstart", f"-o -t {directory / CONSOLE_FILE} rotate")
-
-
-def module_loaded(name: str) -> None:
-    """Note in the log file (not on the console) that a part of the package is in use."""
-    logger.debug("%s", name)
