@@ -94,10 +94,6 @@ class Writes(RuleBasedStateMachine):
     def define_dial(self, value):
         self.write(coordinates.define_dial, value)
 
-    @rule(value=st.integers(-(2**31) + 1, 2**31 - 1))
-    def define_raw(self, value):
-        self.write(coordinates.define_raw, value)
-
     @rule(value=values)
     def offset(self, value):
         self.write(coordinates.follow_offset, OFF=value)

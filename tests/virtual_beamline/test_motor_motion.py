@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -54,7 +55,7 @@ def test_every_travel_ends_exactly_at_its_target_and_never_jumps(start, velocity
     assert trajectory.position(7.0) == pytest.approx(start)
     times = samples(trajectory)
     fastest = max(speeds.cruise, speeds.base, abs(velocity)) * (1 + 1e-9)
-    for before, after in zip(times, times[1:], strict=False):
+    for before, after in itertools.pairwise(times):
         assert abs(trajectory.velocity(before)) <= fastest
         step = abs(trajectory.position(after) - trajectory.position(before))
         assert step <= fastest * (after - before) + 1e-6

@@ -75,6 +75,11 @@ def to_raw(dial: float, step: float) -> int:
     return nearest(steps)
 
 
+def from_raw(motor: Coordinates, raw: int) -> float:
+    """The dial coordinate of steps; by way of revolutions, so that 411 steps of 0.001 are 0.411 to the last digit."""
+    return raw * motor.UREV / motor.SREV
+
+
 # -- drive fields: where to go ---------------------------------------------------------------------------------
 
 
@@ -93,7 +98,7 @@ def target_dial(motor: Coordinates, dial: float) -> None:
 
 def target_raw(motor: Coordinates, raw: int) -> None:
     """RVAL was written, to move there."""
-    dial = raw * motor.MRES
+    dial = from_raw(motor, raw)
     motor.VAL, motor.DVAL, motor.RVAL = to_user(motor, dial), dial, raw
 
 
@@ -127,12 +132,6 @@ def define_dial(motor: Coordinates, dial: float) -> None:
         motor.OFF = motor.VAL - dial * sign(motor)
     motor.DVAL, motor.RVAL = dial, raw
     follow_dial_limits(motor)
-
-
-def define_raw(motor: Coordinates, raw: int) -> None:
-    """RVAL was written, to call the present position so; the position register has to be loaded with it."""
-    define_dial(motor, raw * motor.MRES)
-    motor.RVAL = raw
 
 
 def follow_offset(motor: Coordinates) -> None:
