@@ -53,8 +53,10 @@ Clear of UDF/STAT/SEVR at init is done for every record.
 from virtual_beamline.epics._base import SUPPORTED_VERSION, EpicsBaseError, base
 from virtual_beamline.epics._calc import CalcError, Expression, stir_random_numbers
 from virtual_beamline.epics._clock import Call
+from virtual_beamline.epics._device import InputDevice
 from virtual_beamline.epics._fields import Field
-from virtual_beamline.epics._ioc import boot, get_pv, put_pv
+from virtual_beamline.epics._ioc import boot, get_pv, put_pv, record_count
+from virtual_beamline.epics._pvlink import PvNameLink
 from virtual_beamline.epics._record import (
     INVALID,
     MAJOR,
@@ -101,11 +103,14 @@ __all__ = [
     "EpicsBaseError",
     "Expression",
     "Field",
+    "InputDevice",
     "PutRefusedError",
+    "PvNameLink",
     "Record",
     "base",
     "boot",
     "get_pv",
     "put_pv",
+    "record_count",
     "stir_random_numbers",
 ]

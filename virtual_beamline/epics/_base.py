@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes as C  # noqa: N812  (every line below names it)
 import importlib.metadata
 import importlib.util
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,7 @@ class PvLink(C.Structure):
 
     _fields_ = [
         ("backlink", EllNode),
-        ("name", C.c_char_p),
+        ("name", C.c_void_p),
         ("private", C.c_void_p),
         ("conversion", C.c_void_p),
         ("mask", C.c_short),
@@ -224,7 +225,8 @@ _COM_FUNCTIONS: dict[str, tuple[list[Any], Any]] = {
     "calcArgUsage": ([_pointer, C.POINTER(C.c_ulong), C.POINTER(C.c_ulong)], C.c_long),
     "calcErrorStr": ([C.c_short], C.c_char_p),
     "epicsExitCallAtExits": ([], None),
-    "errlogFlush": ([], None),
+    "epicsThreadIsSuspended": ([_pointer], C.c_int),
+    "epicsThreadMap": ([_pointer], None),
 }
 # Pure computation, never waits: called without letting the GIL go, which saves two context switches.
 _QUICK = {"recGblSetSevr", "calcPerform", "postfix", "dbLinkIsConstant", "calcErrorStr", "calcArgUsage"}
@@ -285,6 +287,13 @@ class EpicsBase:
     def run_repeater(self) -> None:
         """Be the CA repeater of this host on $EPICS_CA_REPEATER_PORT; does not return."""
         self._library("ca")._Z11ca_repeaterv()  # noqa: SLF001  (C++ name; the C name is not exported)
+
+    @property
+    def version(self) -> str:
+        """EPICS base's own name of its release, e.g. ``7.0.10.1-DEV``."""
+        header = (self.directory / "include" / "epicsVersion.h").read_text()
+        found = re.search(r'EPICS_VERSION_FULL\s+"([^"]+)"', header)
+        return found.group(1) if found else SUPPORTED_VERSION
 
     @property
     def database(self) -> C.c_void_p:

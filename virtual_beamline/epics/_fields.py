@@ -6,10 +6,12 @@ import ctypes as C  # noqa: N812
 from dataclasses import dataclass
 from typing import Any
 
-KINDS: list[str] = (
-    "STRING CHAR UCHAR SHORT USHORT LONG ULONG INT64 UINT64 FLOAT DOUBLE ENUM MENU DEVICE INLINK OUTLINK FWDLINK "
-    "NOACCESS"
-).split()
+KINDS: tuple[str, ...] = tuple(
+    (
+        "STRING CHAR UCHAR SHORT USHORT LONG ULONG INT64 UINT64 FLOAT DOUBLE ENUM MENU DEVICE INLINK OUTLINK FWDLINK "
+        "NOACCESS"
+    ).split()
+)
 CTYPES: dict[str, Any] = {
     "CHAR": C.c_int8,
     "UCHAR": C.c_uint8,

@@ -5,16 +5,34 @@ from __future__ import annotations
 import ctypes as C  # noqa: N812
 import logging
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from virtual_beamline.epics._base import DBR_DOUBLE, DBR_STRING, SUPPORTED_VERSION, EpicsBaseError, base
+from virtual_beamline.epics._base import (
+    DBR_DOUBLE,
+    DBR_STRING,
+    SUPPORTED_VERSION,
+    EllList,
+    EpicsBaseError,
+    Link,
+    RecordTypeDescription,
+    base,
+)
+from virtual_beamline.epics._device import InputDevice
 from virtual_beamline.epics._record import Record, dbd_text, register
 
 logger = logging.getLogger("virtual_beamline")
 
 CALLBACK_QUEUE = 50_000
 """Base's default of 2000 overflows when many motors report at once."""
+
+# What qsrv.dbd and PVAServerRegister.dbd say, without the pvAccess links between records: their client would listen on
+# all interfaces.
+_PVACCESS = """
+registrar(QSRVRegistrar)
+registrar(registerStartPVAServer)
+include "PVACommonRegister.dbd"
+"""
 
 # dbCommon.dbd in the supported release: the beginning of every record type.
 _COMMON_FIELDS = (
@@ -29,8 +47,7 @@ def boot(
     database_text: str,
     *,
     pvaccess: bool = False,
-    definitions: str = "",
-    before_init: Iterable[Callable[[], None]] = (),
+    devices: Sequence[InputDevice] = (),
 ) -> None:
     """Load EPICS base, the record types and the database, and start serving.
 
@@ -38,8 +55,7 @@ def boot(
         kinds: our record types.
         database_text: ``record(...) {...}`` text.
         pvaccess: serve pvAccess too.
-        definitions: more DBD text, e.g. of device support, loaded before registration.
-        before_init: called between the loading of the DBD and the loading of the database.
+        devices: device support for record types of base.
 
     Raises:
         EpicsBaseError: base is unsuitable or refuses the definitions or the database; its own lines are on stderr.
@@ -48,17 +64,17 @@ def boot(
     if pvaccess:
         base.load_pvaccess()
     base.iocshRegisterCommon()
-    for name in ["base.dbd", *(["PVAServerRegister.dbd", "qsrv.dbd"] if pvaccess else [])]:
-        _require(base.dbLoadDatabase(name.encode(), base.dbd_directory, None) == 0, f"cannot load {name}")
-    if definitions:
-        _load_definitions(definitions, "device support")
-    for step in before_init:
-        step()
+    _require(base.dbLoadDatabase(b"base.dbd", base.dbd_directory, None) == 0, "cannot load base.dbd")
+    if pvaccess:
+        _load_definitions(_PVACCESS, "pvAccess")
     _require(base.registerAllRecordDeviceDrivers(base.database) == 0, "cannot register its record types")
     check_mirrors()
     for kind in kinds:
         _load_definitions(dbd_text(kind), f"record type {kind.record_type}")
         register(kind)
+    for device in devices:
+        _load_definitions(device.dbd(), f"device {device.choice}")
+        device.register()
     with tempfile.NamedTemporaryFile("w", suffix=".db") as file:
         file.write(database_text)
         file.flush()
@@ -117,20 +133,14 @@ def check_mirrors() -> None:
             problem = f"the offsets of its common fields are {offsets}"
         elif not offsets[-1] < description.record_size < 65536:
             problem = f"an ai record has {description.record_size} bytes"
-        elif fields[b"FLNK"].size != C.sizeof(_link_type()):
-            problem = f"a link has {fields[b'FLNK'].size} bytes, not {C.sizeof(_link_type())}"
+        elif fields[b"FLNK"].size != C.sizeof(Link):
+            problem = f"a link has {fields[b'FLNK'].size} bytes, not {C.sizeof(Link)}"
     if problem:
         msg = (
             f"EPICS base is not laid out as the virtual beamline needs ({problem}); "
             f"pip install --force-reinstall epicscorelibs=={SUPPORTED_VERSION}"
         )
         raise EpicsBaseError(msg)
-
-
-def _link_type() -> type[C.Structure]:
-    from virtual_beamline.epics._base import Link
-
-    return Link
 
 
 def check_layout(kind: type[Record], record: str) -> None:
@@ -180,3 +190,14 @@ def get_pv(pv: str) -> float:
         msg = f"cannot read {pv}"
         raise EpicsBaseError(msg)
     return value.value
+
+
+def record_count() -> int:
+    """How many records base serves."""
+    # dbBase: ELLLIST menuList, recordTypeList, ...; each list begins with a pointer to its first node
+    count = 0
+    node = C.c_void_p.from_address((base.database.value or 0) + C.sizeof(EllList)).value
+    while node:
+        count += RecordTypeDescription.from_address(node).records.count
+        node = C.c_void_p.from_address(node).value
+    return count

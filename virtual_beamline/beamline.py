@@ -1,0 +1,206 @@
+"""What the virtual beamline contains. Reads like a bill of materials: :func:`contents` is the whole list."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from virtual_beamline.names import DEFAULT_PREFIX, ID_RECORD, LOOPBACK
+
+MOTORS = 16
+CALCS = 20
+SCRATCH = 20
+BUSYS = 5
+LONG_TEXT = 1024
+ARRAY = 1024
+
+
+@dataclass(frozen=True)
+class RecordSpec:
+    """One record of the database."""
+
+    name: str
+    type: str
+    description: str
+    fields: Mapping[str, object] = field(default_factory=dict)
+    aliases: tuple[str, ...] = ()
+
+    def database_text(self) -> str:
+        """The record in EPICS's database language."""
+        lines = [f'record({self.type}, "{self.name}") {{', f'  field(DESC, "{_quoted(self.description[:40])}")']
+        lines += [f'  field({name}, "{_quoted(str(value))}")' for name, value in self.fields.items()]
+        lines += [f'  alias("{alias}")' for alias in self.aliases]
+        return "\n".join([*lines, "}"])
+
+
+def _quoted(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"')
+
+
+def contents(prefix: str = DEFAULT_PREFIX, seed: int | None = None) -> list[RecordSpec]:
+    """Every record of the beamline; what is random in it (the simulated peak) comes from ``seed``."""
+    return [
+        RecordSpec(f"{prefix}{ID_RECORD}", "stringin", "Which beamline this is"),
+        *_user_calcs(prefix, _simulation(prefix, seed)),
+        *_user_calc_outs(prefix),
+        *_scratch(f"{prefix}gp:"),
+        *_busys(prefix),
+        *_statistics(prefix),
+    ]
+
+
+def _simulation(prefix: str, seed: int | None) -> dict[int, dict[str, object]]:
+    """What the simulated world does with user calcs."""
+    return {}
+
+
+def _user_calcs(prefix: str, simulation: Mapping[int, Mapping[str, object]]) -> Iterator[RecordSpec]:
+    yield from _enables(prefix, "userCalc")
+    for number in range(1, CALCS + 1):
+        name = f"{prefix}userCalc{number}"
+        yield RecordSpec(
+            name,
+            "swait",
+            name,
+            {"PREC": 5, "SDIS": f"{name}EnableCalc.VAL NPP NMS", "DISV": 0, **simulation.get(number, {})},
+        )
+
+
+def _user_calc_outs(prefix: str) -> Iterator[RecordSpec]:
+    yield from _enables(prefix, "userCalcOut")
+    for number in range(1, CALCS + 1):
+        name = f"{prefix}userCalcOut{number}"
+        yield RecordSpec(
+            name, "calcout", name, {"PREC": 5, "CALC": "0", "SDIS": f"{name}EnableCalc.VAL NPP NMS", "DISV": 0}
+        )
+
+
+def _enables(prefix: str, kind: str) -> Iterator[RecordSpec]:
+    """The switch for all, one for each, and their conjunction, which disables the record through SDIS."""
+    switch = {"ZNAM": "Disable", "ONAM": "Enable", "VAL": 1, "PINI": "YES"}
+    fan_outs = [f"{prefix}{kind}EnableFan{half}" for half in (1, 2)]
+    yield RecordSpec(f"{prefix}{kind}Enable", "bo", f"Enable all {kind}", {**switch, "FLNK": fan_outs[0]})
+    numbers = range(1, CALCS + 1)
+    for half, name in enumerate(fan_outs):
+        group = numbers[half * CALCS // 2 : (half + 1) * CALCS // 2]
+        links: dict[str, object] = {
+            f"LNK{slot:X}": f"{prefix}{kind}{number}EnableCalc" for slot, number in enumerate(group, start=1)
+        }
+        if half == 0:
+            links["FLNK"] = fan_outs[1]
+        yield RecordSpec(name, "fanout", f"Tells {kind} of its switch", links)
+    for number in numbers:
+        name = f"{prefix}{kind}{number}"
+        yield RecordSpec(f"{name}Enable", "bo", f"Enable {kind}{number}", {**switch, "FLNK": f"{name}EnableCalc"})
+        yield RecordSpec(
+            f"{name}EnableCalc",
+            "calc",
+            f"Is {kind}{number} enabled",
+            {
+                "INPA": f"{prefix}{kind}Enable.VAL NPP NMS",
+                "INPB": f"{name}Enable.VAL NPP NMS",
+                "CALC": "A&&B",
+                "PINI": "YES",
+            },
+        )
+
+
+def _scratch(prefix: str) -> Iterator[RecordSpec]:
+    """Records that belong to whoever wants to keep a value in one."""
+    kinds: list[tuple[str, str, str, dict[str, object]]] = [
+        ("bit", "bo", "a bit", {"ZNAM": "off", "ONAM": "on"}),
+        ("float", "ao", "a number", {"PREC": 5}),
+        ("int", "longout", "an integer", {}),
+        ("text", "stringout", "39 characters", {}),
+        ("longtext", "waveform", f"{LONG_TEXT} characters", {"FTVL": "CHAR", "NELM": LONG_TEXT}),
+        ("array", "waveform", f"{ARRAY} numbers", {"FTVL": "DOUBLE", "NELM": ARRAY}),
+    ]
+    for kind, record_type, what, fields in kinds:
+        for number in range(1, SCRATCH + 1):
+            yield RecordSpec(
+                f"{prefix}{kind}{number}",
+                record_type,
+                f"Scratch {kind} {number}: {what}",
+                {**fields, "UDFS": "NO_ALARM"},
+            )
+
+
+def _busys(prefix: str) -> Iterator[RecordSpec]:
+    for number in range(1, BUSYS + 1):
+        yield RecordSpec(f"{prefix}mybusy{number}", "busy", f"Busy until somebody says done, {number}")
+
+
+def _statistics(prefix: str) -> Iterator[RecordSpec]:
+    device = {"DTYP": "IOC stats", "PINI": "YES"}
+    numbers = [
+        ("CA_CLNT_CNT", "ca_clients", "CA clients", 10, {}),
+        ("CA_CONN_CNT", "ca_connections", "CA connections", 10, {}),
+        ("CPU_CNT", "no_of_cpus", "Processors", 0, {}),
+        ("FD_CNT", "fd", "File descriptors in use", 10, {}),
+        ("FD_FREE", "free_fd", "File descriptors free", 10, {}),
+        ("FD_MAX", "max_fd", "File descriptors allowed", 0, {}),
+        ("IOC_CPU_LOAD", "ioc_cpuload", "Processor load of this IOC", 10, {"EGU": "%", "PREC": 3}),
+        ("SYS_CPU_LOAD", "sys_cpuload", "Processor load of the host", 10, {"EGU": "%", "PREC": 3}),
+        ("MEM_FREE", "free_bytes", "Memory of the host not in use", 10, {"EGU": "byte"}),
+        ("MEM_MAX", "total_bytes", "Memory of the host", 0, {"EGU": "byte"}),
+        ("MEM_USED", "allocated_bytes", "Memory that this IOC uses", 10, {"EGU": "byte"}),
+        ("RECORD_CNT", "records", "Records", 0, {}),
+        ("SUSP_TASK_CNT", "suspended_tasks", "Threads suspended after a fault", 10, {}),
+        ("PROCESS_ID", "proc_id", "Process of this IOC", 0, {}),
+        ("PARENT_ID", "parent_id", "Parent of that process", 0, {}),
+    ]
+    texts = [
+        ("APP_DIR1", "pwd1", "Working directory", 0),
+        ("APP_DIR2", "pwd2", "Working directory, continued", 0),
+        ("ST_SCRIPT1", "startup_script_1", "What started this IOC", 0),
+        ("ST_SCRIPT2", "startup_script_2", "What started this IOC, continued", 0),
+        ("CA_MAX_ARRAY", "ca_max_array", "Largest array over CA, in bytes", 0),
+        ("ENGINEER", "engineer", "Engineer ($ENGINEER)", 0),
+        ("LOCATION", "location", "Location ($LOCATION)", 0),
+        ("EPICS_VERS", "epics_ver", "Release of EPICS base", 0),
+        ("HOSTNAME", "hostname", "Name of the host", 0),
+        ("KERNEL_VERS", "kernel_ver", "Operating system", 0),
+        ("TIMEZONE", "timezone", "Time zone", 0),
+        ("STARTTOD", "start_tod", "When this IOC started", 0),
+        ("TOD", "tod", "Time of day", 1),
+        ("iso8601", "iso8601", "Time of day, ISO 8601", 1),
+        ("UPTIME", "up_time", "How long this IOC has been up", 1),
+    ]
+    for name, source, description, period, extra in numbers:
+        fields = {**device, "INP": f"@{source}", **_scan(period), **extra}
+        yield RecordSpec(f"{prefix}{name}", "ai", description, fields)
+    for name, source, description, period in texts:
+        # apstools' IocStatsDevice looks for the up time under <prefix>:UPTIME
+        aliases = (f"{prefix}:UPTIME",) if name == "UPTIME" else ()
+        yield RecordSpec(
+            f"{prefix}{name}", "stringin", description, {**device, "INP": f"@{source}", **_scan(period)}, aliases
+        )
+    yield RecordSpec(
+        f"{prefix}HEARTBEAT", "calc", "Seconds that this IOC has run", {"CALC": "VAL+1", **_scan(1), "PINI": "YES"}
+    )
+    access = {"ZRST": "Running", "ONST": "Maintenance", "TWST": "Test", "THST": "OOS", "VAL": 0, "PINI": "YES"}
+    yield RecordSpec(f"{prefix}ACCESS", "mbbo", "What this IOC is used for", access)
+
+
+def _scan(period: int) -> dict[str, object]:
+    return {"SCAN": f"{period} second"} if period else {}
+
+
+def boot_beamline(prefix: str, seed: int | None, listen: str = LOOPBACK, repeater_port: int | None = None) -> None:
+    """Serve the beamline from this process; returns when it does.
+
+    Raises:
+        EpicsBaseError: EPICS base is unsuitable or refuses the database.
+        OSError: the repeater's port is taken.
+    """
+    from virtual_beamline import epics, ioc_stats
+    from virtual_beamline.records.busy import Busy
+    from virtual_beamline.records.swait import Swait
+    from virtual_beamline.repeater import Repeater
+
+    if repeater_port is not None:
+        Repeater(listen, repeater_port).start()
+    text = "\n".join(record.database_text() for record in contents(prefix, seed))
+    epics.boot([Swait, Busy], text, pvaccess=True, devices=ioc_stats.devices())
+    if seed is not None:
+        epics.stir_random_numbers(seed)

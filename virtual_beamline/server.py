@@ -1,0 +1,92 @@
+"""The beamline's process: environment for EPICS base, boot, and its end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from virtual_beamline import supervisor
+from virtual_beamline.names import DEFAULT_PREFIX, ID_RECORD, LOOPBACK, MAX_ARRAY_BYTES
+from virtual_beamline.supervisor import PortLease
+
+logger = logging.getLogger("virtual_beamline")
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """How to serve; what is None is chosen."""
+
+    prefix: str = DEFAULT_PREFIX
+    seed: int | None = None
+    beamline_id: str | None = None
+    lease: PortLease | None = None
+    lifeline: int | None = None
+    log_file: Path | None = None
+    listen: str = LOOPBACK
+
+
+def serve(options: ServerOptions) -> int:
+    """Serve until SIGINT, SIGTERM, or the end of the parent at the other end of the lifeline; gives the exit code."""
+    # Blocked before any thread exists, so that they reach sigwait() below and nothing else.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    if options.lifeline is not None:
+        threading.Thread(target=_end_with_parent, args=(options.lifeline,), name="lifeline", daemon=True).start()
+    lease = options.lease or supervisor.lease_ports()
+    beamline_id = options.beamline_id or supervisor.new_id()
+    log_file = options.log_file or Path("/dev/stderr")
+    _set_server_environment(lease, options.listen)
+    with supervisor.announced(beamline_id, lease, options.prefix, log_file, options.listen):
+        from virtual_beamline import beamline, epics
+
+        try:
+            beamline.boot_beamline(options.prefix, options.seed, options.listen, lease.repeater)
+            epics.put_pv(f"{options.prefix}{ID_RECORD}", beamline_id)
+        except (epics.EpicsBaseError, OSError) as error:
+            logger.error("the virtual beamline cannot start: %s", error)
+            return 1
+        logger.info("virtual beamline %s serves %s on port %d", beamline_id, options.prefix, lease.first)
+        if options.log_file is None:
+            print(lease.environment(beamline_id, options.listen).exports(), flush=True)
+        number = signal.sigwait({signal.SIGINT, signal.SIGTERM})
+        logger.info("virtual beamline %s ends (%s)", beamline_id, signal.Signals(number).name)
+    sys.stdout.flush()
+    # Base's threads are still running: leave without Python's and libc's exit handlers, which would race with them.
+    os._exit(0)
+
+
+def _end_with_parent(lifeline: int) -> None:
+    """Block on the pipe whose other end the parent holds; it ends when the parent does, on every Unix."""
+    while os.read(lifeline, 1):
+        pass
+    logger.info("the parent has ended, so does the virtual beamline")
+    os.kill(os.getpid(), signal.SIGTERM)
+    threading.Event().wait(2)
+    os._exit(1)
+
+
+def _set_server_environment(lease: PortLease, listen: str) -> None:
+    """Tell EPICS base where to serve, and its own client side (links between records) where to look."""
+    client = lease.environment("", listen).variables
+    os.environ.update({name: value for name, value in client.items() if name.startswith("EPICS_")})
+    os.environ.update(
+        {
+            "EPICS_CA_SERVER_PORT": str(lease.first),
+            "EPICS_CAS_SERVER_PORT": str(lease.first),
+            "EPICS_CAS_INTF_ADDR_LIST": listen,
+            "EPICS_CAS_AUTO_BEACON_ADDR_LIST": "NO",
+            "EPICS_CAS_BEACON_ADDR_LIST": listen,
+            "EPICS_CAS_BEACON_PORT": str(lease.repeater),
+            "EPICS_CA_MAX_ARRAY_BYTES": str(MAX_ARRAY_BYTES),
+            "EPICS_PVAS_INTF_ADDR_LIST": listen,
+            "EPICS_PVAS_SERVER_PORT": str(lease.pva),
+            "EPICS_PVAS_BROADCAST_PORT": str(lease.pva_search),
+            "EPICS_PVAS_AUTO_BEACON_ADDR_LIST": "NO",
+            "EPICS_PVAS_BEACON_ADDR_LIST": listen,
+        }
+    )
