@@ -1,0 +1,102 @@
+"""Arguments of plans are checked before the first message, so that a mistake moves nothing. One line each."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Iterable
+from typing import Any
+
+from instrument.config.errors import UserError
+
+
+def motor_of(plan: str, motor: Any) -> Any:
+    """`motor`, if it can be moved.
+
+    Raises:
+        UserError: It is something else, its name for instance.
+    """
+    if isinstance(motor, str):
+        raise UserError(
+            f"{plan}: {motor!r} is text, not a motor: give the device itself, without quotes; nothing moved"
+        )
+    if not callable(getattr(motor, "set", None)) or not hasattr(motor, "name"):
+        raise UserError(f"{plan}: {_shown(motor)} can't be moved: give a motor; nothing moved")
+    return motor
+
+
+def detectors_of(plan: str, detectors: Any) -> list[Any]:
+    """A list of detectors, made of one or of several.
+
+    Raises:
+        UserError: There is none, or one is something else.
+    """
+    given = list(detectors) if isinstance(detectors, list | tuple | set) else [detectors]
+    if not given:
+        raise UserError(f"{plan}: no detector is given; nothing moved")
+    for detector in given:
+        if isinstance(detector, str):
+            raise UserError(
+                f"{plan}: {detector!r} is text, not a detector: give the device itself, without quotes; nothing moved"
+            )
+        if not callable(getattr(detector, "read", None)) or not hasattr(detector, "name"):
+            raise UserError(f"{plan}: {_shown(detector)} can't be read: give a detector; nothing moved")
+    return given
+
+
+def number(plan: str, name: str, value: Any, *, positive: bool = False) -> float:
+    """`value`, if it is a finite number.
+
+    Raises:
+        UserError: It is not, or it is 0 or less where it has to be positive.
+    """
+    try:
+        if isinstance(value, bool | str):
+            raise TypeError
+        result = float(value)
+    except (TypeError, ValueError):
+        raise UserError(f"{plan}: {name}={_shown(value)} is no number; nothing moved") from None
+    if not math.isfinite(result):
+        raise UserError(f"{plan}: {name}={result} is no place to go; nothing moved")
+    if positive and result <= 0:
+        raise UserError(f"{plan}: {name}={result:g} has to be more than 0; nothing moved")
+    return result
+
+
+def count(plan: str, name: str, value: Any, least: int = 1) -> int:
+    """`value`, if it is a whole number, `least` or more.
+
+    Raises:
+        UserError: It is not.
+    """
+    try:
+        whole = least - 1 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        whole = least - 1
+    if whole < least:
+        raise UserError(f"{plan}: {name}={_shown(value)} has to be a whole number, {least} or more; nothing moved")
+    return whole
+
+
+def within_limits(plan: str, motor: Any, targets: Iterable[float]) -> None:
+    """Refuse targets beyond the soft limits, as far as the motor knows them without being asked (equal ones are none).
+
+    Raises:
+        UserError: A target is beyond them.
+    """
+    limits = getattr(motor, "limits", None)
+    if not isinstance(limits, tuple | list) or len(limits) != 2:
+        return
+    low, high = limits
+    if low is None or high is None or not low < high:
+        return
+    for target in targets:
+        if not low <= target <= high:
+            raise UserError(
+                f"{plan}: {motor.name} would go to {target:g}, outside of its limits {low:g} to {high:g}; nothing moved"
+            )
+
+
+def _shown(value: Any) -> str:
+    text = getattr(value, "name", None) or repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."

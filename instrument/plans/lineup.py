@@ -1,0 +1,180 @@
+"""Scan a motor through a peak, and what is known of the peak afterwards."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bluesky import plan_stubs as bps
+from bluesky import plans as bp
+from bluesky import preprocessors as bpp
+from bluesky.utils import MsgGenerator, plan
+
+from instrument.config.errors import UserError
+from instrument.config.names import LOGGER_NAME
+from instrument.framework.statistics import PeakStatistics, peak_statistics
+from instrument.plans import checks
+
+logger = logging.getLogger(LOGGER_NAME)
+
+KEYS = ("cen", "com", "max", "min")
+FEWEST_POINTS = 3  # of a scan that is to show a peak
+
+
+@dataclass(frozen=True)
+class Lineup:
+    """A scan through a peak.
+
+    Attributes:
+        uid: Of the run; None in a dry run.
+        scan_id: Of the run.
+        signal: What was measured.
+        statistics: Of the peak, positions in the motor's unit.
+        position: Where the motor is left.
+    """
+
+    uid: str | None
+    scan_id: int | None
+    signal: str
+    statistics: PeakStatistics
+    position: float
+
+
+class _Readings:
+    """Collects two columns of a run's primary stream, as the run is recorded."""
+
+    def __init__(self, motor: Any, detector: Any, signal: str | None) -> None:
+        self._motor, self._detector, self._signal = motor.name, detector.name, signal
+        self._descriptors: set[str] = set()
+        self.x_name, self.signal = motor.name, signal or detector.name
+        self.scan_id: int | None = None
+        self.x: list[float] = []
+        self.y: list[float] = []
+
+    def __call__(self, name: str, doc: dict[str, Any]) -> None:
+        if name == "start":
+            self.scan_id = doc.get("scan_id")
+        elif name == "descriptor" and doc.get("name") == "primary":
+            self._descriptors.add(doc["uid"])
+            self.x_name = _hinted(doc, self._motor)
+            self.signal = self._signal or _hinted(doc, self._detector)
+        elif name == "event" and doc["descriptor"] in self._descriptors:
+            data = doc["data"]
+            if self.x_name in data and self.signal in data:
+                self.x.append(data[self.x_name])
+                self.y.append(data[self.signal])
+
+
+def _hinted(descriptor: dict[str, Any], name: str) -> str:
+    """The field that stands for a device."""
+    fields = descriptor.get("hints", {}).get(name, {}).get("fields") or descriptor["object_keys"].get(name)
+    return fields[0] if fields else name
+
+
+def scan_peak(
+    detectors: Sequence[Any],
+    motor: Any,
+    low: float,
+    high: float,
+    num: int,
+    *,
+    signal: str | None = None,
+    md: dict[str, Any] | None = None,
+) -> MsgGenerator[Lineup]:
+    """Scan `motor` from `low` to `high` and measure the peak of the first detector. The motor stays at `high`.
+
+    Args:
+        detectors: What is read; the peak is looked for in the first one.
+        motor: What is moved.
+        low: Where the scan begins.
+        high: Where it ends.
+        num: How many points.
+        signal: Which signal shows the peak; the detector's hinted one if it is not given.
+        md: Metadata.
+    """
+    readings = _Readings(motor, detectors[0], signal)
+    uid = yield from bpp.subs_wrapper(bp.scan(list(detectors), motor, low, high, num, md=md), {"all": [readings]})
+    if uid is not None and not readings.y:
+        raise UserError(f"scan {readings.scan_id} has no readings of {readings.signal!r}: no peak can be looked for")
+    try:
+        statistics = peak_statistics(readings.x, readings.y)
+    except (TypeError, ValueError):
+        raise UserError(f"{readings.signal} is no number in scan {readings.scan_id}: it has no peak") from None
+    return Lineup(uid, readings.scan_id, readings.signal, statistics, high)
+
+
+def signal_of(plan_name: str, detector: Any, signal: str | None) -> str | None:
+    """Which signal of `detector` shows the peak; None if the run will tell.
+
+    Raises:
+        UserError: The detector has several, and none is named.
+    """
+    hints = getattr(detector, "hints", None)
+    fields = hints.get("fields", []) if isinstance(hints, dict) else []
+    if signal is None and len(fields) > 1:
+        raise UserError(
+            f"{plan_name}: {detector.name} has several signals ({', '.join(fields)}): "
+            f"say which, as in signal={fields[-1]!r}; nothing moved"
+        )
+    return signal if signal is not None else (fields[0] if fields else None)
+
+
+def position_of(motor: Any) -> MsgGenerator[float]:
+    """Where a motor is; 0 in a dry run."""
+    return float((yield from bps.rd(motor, default_value=0.0)))
+
+
+@plan
+def lup(
+    detectors: Any,
+    motor: Any,
+    start: float,
+    finish: float,
+    num: int = 5,
+    key: str = "cen",
+    *,
+    signal: str | None = None,
+    md: dict[str, Any] | None = None,
+) -> MsgGenerator[Lineup]:
+    """Line up: scan a motor about where it is, then move it to the peak. Without a peak it goes back.
+
+    Args:
+        detectors: What is read; the peak is looked for in the first one.
+        motor: What is moved.
+        start: Where the scan begins, relative to where the motor is (its unit).
+        finish: Where the scan ends, relative to where the motor is.
+        num: How many points.
+        key: Where to go: "cen" (mid-point between the half heights), "com" (centre of mass), "max" or "min".
+        signal: Which signal of the first detector, if it has several.
+        md: Metadata.
+
+    Returns:
+        What was found.
+
+    Raises:
+        UserError: An argument is wrong, or the scan would leave the motor's limits; nothing has moved.
+    """
+    detectors = checks.detectors_of("lup", detectors)
+    motor = checks.motor_of("lup", motor)
+    start, finish = checks.number("lup", "start", start), checks.number("lup", "finish", finish)
+    num = checks.count("lup", "num", num, FEWEST_POINTS)
+    if start == finish:
+        raise UserError(f"lup: start and finish are both {start:g}: there is nothing to scan; nothing moved")
+    if key not in KEYS:
+        raise UserError(f"lup: key={key!r} is no statistic of a peak; there are {', '.join(KEYS)}; nothing moved")
+    signal = signal_of("lup", detectors[0], signal)
+
+    origin = yield from position_of(motor)
+    checks.within_limits("lup", motor, (origin + start, origin + finish))
+    found = yield from scan_peak(detectors, motor, origin + start, origin + finish, num, signal=signal, md=md)
+    place = found.statistics[key] if found.statistics.found else None
+    target = origin if place is None else place[0] if isinstance(place, tuple) else place
+    yield from bps.mv(motor, target)
+    names = (found.signal, found.scan_id)
+    if place is not None:
+        logger.info("lup: %s from %g to %g (%s of %s, scan %s)", motor.name, origin, target, key, *names)
+    elif found.uid is not None:  # not a dry run
+        logger.warning("lup: no peak of %s in scan %s; %s went back to %g", *names, motor.name, origin)
+    return Lineup(found.uid, found.scan_id, found.signal, found.statistics, target)
