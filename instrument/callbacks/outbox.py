@@ -8,6 +8,7 @@ How a session puts the parts together, in this order (`DataDirectory` knows the 
     journal = Journal(data.runs, index=index, fsync_interval=config.journal.fsync_interval)
     outbox = Outbox(data.runs, data.outbox, report=logger.warning, index=index)
     messages = journal.close_orphans()                                                       # print them
+    cat, db = open_catalog(config, data=data.root, index=index, before_loading=lambda: importer.need("databroker.v1"))
     RE = RunEngine(state, scan_id_source=state.next_scan_id)
     RE.md_validator = validate_metadata                                                      # from callbacks.journal
     RE.subscribe(journal)                                                                    # first of all

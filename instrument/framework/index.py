@@ -103,6 +103,7 @@ class RunIndex:
         self._lock = threading.RLock()
         self._pack = make_packer()
         self._reported: set[str] = set()
+        self._refreshed = False
         self.empty: set[Path] = set()  # files without a byte, met by the last look at their directory
         self._database = self._open()
 
@@ -254,6 +255,9 @@ class RunIndex:
         """
         messages: list[str] = []
         with self._lock:
+            if not self._refreshed:
+                self._refreshed = True
+                messages.extend(line for line in self.unreadable() if self._first_time(line))
             known = dict(self._database.execute("SELECT path, mtime FROM directories"))
             present = set()
             for directory in month_directories(self.runs):
@@ -484,6 +488,15 @@ class RunIndex:
         for row in self._rows(f"{where} ORDER BY position DESC", parameters):
             if _fits(residue, row.start):
                 yield row
+
+    def describe(self, query: Mapping[str, Any] | None = None) -> str:
+        """A few words on what is there: `3 runs, the last is 7: scan, 2026-11-21 03:36:21`."""
+        count, last = self.count(query), self.newest(0, query)
+        text = f"{count} run{'s' * (count != 1)}"
+        if last is None:
+            return text
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(last.start["time"]))
+        return f"{text}, the last is {last.start.get('scan_id', '?')}: {last.start.get('plan_name', 'no plan')}, {when}"
 
     def check(self) -> list[str]:
         """Compare every file with the index, reading each whole.
