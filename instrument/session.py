@@ -36,7 +36,7 @@ logger = logging.getLogger(LOGGER_NAME)
 NAMES = (
     "RE", "cat", "db", "sd", "bec", "peaks", "bp", "bps", "bpp", "oregistry",
     "specwriter", "newSpecFile", "spec_comment",
-    "lup", "two_pass_scan", "findpeak_multipass", "repeat_findpeak",
+    "lup", "two_pass_scan", "findpeak_multipass", "repeat_findpeak", "change_noisy_parameters",
 )  # fmt: skip
 
 # What is imported behind the prompt, in this order.
@@ -237,7 +237,12 @@ class Session:
             during_task=during_task(self.bec.draw),
         )
         self.importer = Importer(BEHIND_THE_PROMPT, busy=lambda: self.RE.state != "idle")
-        self.cat, self.db = open_catalog(self.config, self.files, self.index)
+        self.cat, self.db = open_catalog(
+            self.config,
+            data=self.data_directory,
+            index=self.index,
+            before_loading=lambda: self.importer.need("databroker.v1"),
+        )
         logger.info("using databroker catalog '%s'", self.config.catalog)
 
     def _open_devices(self, reserved: set[str]) -> None:
@@ -269,8 +274,9 @@ class Session:
     def _open_plans(self) -> None:
         """Plans that are names of the user's namespace."""
         from instrument import plans
+        from instrument.plans.defaults import with_devices
 
-        self.plans = {name: getattr(plans, name) for name in plans.__all__}
+        self.plans = {name: with_devices(getattr(plans, name), self.devices) for name in plans.__all__}
 
     def summary(self) -> str:
         """One line: how many devices, which are not connected, how long the start took (s)."""
