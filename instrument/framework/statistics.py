@@ -27,6 +27,10 @@ GRID_POINTS = 128  # the search for the peak sees at most about this many (avera
 SIGNIFICANT = 27.0  # (n - 4) ln(chi2 of a line / chi2 of a line and a peak); noise alone reaches about 20
 COUNTS_SIGNIFICANT = 3.0  # standard deviations of a peak's counts, where y are counts
 COUNTABLE = 3.0  # counts; below it the scatter of single points says little
+FEWEST_CENTRES = 13  # in the grid of the search, for a wide peak
+MOST_STEPS = 60  # of the search for the best centre and width
+CLOSE_ENOUGH = 1e-4  # relative, of the width
+AROUND = np.array([(i, j) for i in (-1.0, 0.0, 1.0) for j in (-1.0, 0.0, 1.0) if i or j])
 NOISY = 0.03  # noise / height; above it crossings of the raw data are no longer the better answer
 ROUNDING = 1e-9  # of the range of y: what is smaller is not signal
 
@@ -308,7 +312,7 @@ def _residual(basis: Array, y: Array) -> float:
 
 def _grid(widths: Array) -> Iterator[tuple[float, Array]]:
     for width in widths:
-        count = int(np.ceil(2.0 / width)) + 1
+        count = max(int(np.ceil(2.0 / width)) + 1, FEWEST_CENTRES)
         yield width, np.linspace(0.0, 1.0, count)
 
 
@@ -325,17 +329,19 @@ def _search(x: Array, y: Array, basis: Array, shape: _Shape, widths: Array | Non
 
 
 def _refine(x: Array, y: Array, basis: Array, shape: _Shape, start: _Fit) -> _Fit:
-    """A pattern search in centre and log(width) around `start`, closing in by half."""
+    """A pattern search in centre and log(width) around `start`: on while it gets better, else closing in."""
     best = start
-    step_centre, step_width = start.width / 3.0, np.log(1.5) / 2.0
-    offsets = np.array([(i, j) for i in (-1.0, -0.5, 0.0, 0.5, 1.0) for j in (-1.0, -0.5, 0.0, 0.5, 1.0)])
-    for _ in range(11):
-        centres = best.centre + step_centre * offsets[:, 0]
-        widths = best.width * np.exp(step_width * offsets[:, 1])
-        better = _best(x, y, basis, shape, np.clip(centres, 0.0, 1.0), np.clip(widths, 0.2 / x.size, 2.0))
-        if better is not None and better.chi2 < best.chi2:
+    step_centre, step_width = start.width / 4.0, np.log(1.5) / 2.0
+    for _ in range(MOST_STEPS):
+        centres = np.clip(best.centre + step_centre * AROUND[:, 0], 0.0, 1.0)
+        widths = np.clip(best.width * np.exp(step_width * AROUND[:, 1]), 0.2 / x.size, 2.0)
+        better = _best(x, y, basis, shape, centres, widths)
+        if better is not None and better.chi2 < best.chi2 * (1.0 - 1e-6):
             best = better
-        step_centre, step_width = step_centre / 2.0, step_width / 2.0
+        else:
+            step_centre, step_width = step_centre / 3.0, step_width / 3.0
+            if step_width < CLOSE_ENOUGH:
+                break
     return best
 
 
