@@ -6,8 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from virtual_beamline.names import DEFAULT_PREFIX, ID_RECORD, LOOPBACK
+from virtual_beamline.physics import CHANNEL_RATES, CLOCK_FREQUENCY, World, temperature_fields
 
 MOTORS = 16
+SCALER_CHANNELS = 16
 CALCS = 20
 SCRATCH = 20
 BUSYS = 5
@@ -37,11 +39,13 @@ def _quoted(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"')
 
 
-def contents(prefix: str = DEFAULT_PREFIX, seed: int | None = None) -> list[RecordSpec]:
-    """Every record of the beamline; what is random in it (the simulated peak) comes from ``seed``."""
+def contents(prefix: str = DEFAULT_PREFIX, world: World | None = None) -> list[RecordSpec]:
+    """Every record of the beamline; what is random in it (the simulated peak) comes from ``world``."""
     return [
         RecordSpec(f"{prefix}{ID_RECORD}", "stringin", "Which beamline this is"),
-        *_user_calcs(prefix, _simulation(prefix, seed)),
+        *_motors(prefix),
+        *_scaler(f"{prefix}scaler1"),
+        *_user_calcs(prefix, _simulation(prefix, world or World())),
         *_user_calc_outs(prefix),
         *_scratch(f"{prefix}gp:"),
         *_busys(prefix),
@@ -49,9 +53,59 @@ def contents(prefix: str = DEFAULT_PREFIX, seed: int | None = None) -> list[Reco
     ]
 
 
-def _simulation(prefix: str, seed: int | None) -> dict[int, dict[str, object]]:
+def _motors(prefix: str) -> Iterator[RecordSpec]:
+    """Rotary stages in degrees, 0.01 a step; the first one, which the peak depends on, ten times finer."""
+    for number in range(1, MOTORS + 1):
+        name = f"{prefix}m{number}"
+        yield RecordSpec(
+            name,
+            "motor",
+            f"motor {number}",
+            {
+                "DTYP": "asynMotor",
+                "EGU": "degrees",
+                "PREC": 5,
+                "SREV": 2000 if number == 1 else 200,
+                "UREV": 2,
+                "VELO": 1,
+                "VBAS": 0.1,
+                "ACCL": 0.2,
+                "BVEL": 1,
+                "BACC": 0.2,
+                "DHLM": 32000,
+                "DLLM": -32000,
+                "TWV": 1,
+            },
+        )
+        yield RecordSpec(
+            f"{name}_able",
+            "bo",
+            f"Enable motor {number}",
+            {"PINI": "YES", "OUT": f"{name}.DISP", "ZNAM": "Enable", "ONAM": "Disable"},
+        )
+
+
+def _scaler(name: str) -> Iterator[RecordSpec]:
+    """The scaler and the mean rates of what it counts, which may be written."""
+    names = {f"NM{number}": channel for number, channel in enumerate(CHANNEL_RATES, start=1)}
+    clock = {"FREQ": CLOCK_FREQUENCY, "TP": 1, "TP1": 1, "RATE": 10}
+    yield RecordSpec(
+        name, "scaler", "16 channels of counts", {"DTYP": "Asyn Scaler", "NCH": SCALER_CHANNELS, **clock, **names}
+    )
+    channels = list(CHANNEL_RATES.items())
+    for number in range(2, SCALER_CHANNELS + 1):
+        channel, rate = channels[number - 1] if number <= len(channels) else (f"channel {number}", 0.0)
+        yield RecordSpec(
+            f"{name}:rate{number}",
+            "ao",
+            f"Mean rate of {channel}",
+            {"VAL": rate, "PINI": "YES", "EGU": "counts/s", "PREC": 1, "DRVL": 0, "DRVH": 1e9},
+        )
+
+
+def _simulation(prefix: str, world: World) -> dict[int, dict[str, object]]:
     """What the simulated world does with user calcs."""
-    return {}
+    return {1: world.peak.fields(f"{prefix}m1.RBV"), 8: temperature_fields(f"{prefix}userCalc8")}
 
 
 def _user_calcs(prefix: str, simulation: Mapping[int, Mapping[str, object]]) -> Iterator[RecordSpec]:
@@ -195,12 +249,14 @@ def boot_beamline(prefix: str, seed: int | None, listen: str = LOOPBACK, repeate
     """
     from virtual_beamline import epics, ioc_stats
     from virtual_beamline.records.busy import Busy
+    from virtual_beamline.records.motor import MotorRecord
+    from virtual_beamline.records.scaler import ScalerRecord
     from virtual_beamline.records.swait import Swait
     from virtual_beamline.repeater import Repeater
 
     if repeater_port is not None:
         Repeater(listen, repeater_port).start()
-    text = "\n".join(record.database_text() for record in contents(prefix, seed))
-    epics.boot([Swait, Busy], text, pvaccess=True, devices=ioc_stats.devices())
-    if seed is not None:
-        epics.stir_random_numbers(seed)
+    ScalerRecord.world = world = World(seed)
+    text = "\n".join(record.database_text() for record in contents(prefix, world))
+    epics.boot([Swait, Busy, MotorRecord, ScalerRecord], text, pvaccess=True, devices=ioc_stats.devices())
+    epics.stir_random_numbers(world.rndm_draws)
