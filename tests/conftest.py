@@ -1,0 +1,1 @@
+pytest_plugins = ["virtual_beamline.pytest_plugin"]
