@@ -166,6 +166,11 @@ def _encode_other(value: Any) -> Any:
     if isinstance(value, np.ndarray) and value.dtype.hasobject:
         msg = "an array of objects"
         raise TypeError(msg)
+    if isinstance(value, np.ndarray) and value.dtype.kind in "mM":  # dates have no buffer that msgpack_numpy could take
+        shape = value.shape
+        return {b"nd": True, b"type": value.dtype.str, b"kind": b"", b"shape": shape, b"data": value.tobytes()}
+    if isinstance(value, np.datetime64 | np.timedelta64):
+        return {b"nd": False, b"type": value.dtype.str, b"data": value.tobytes()}
     return msgpack_numpy.encode(value)
 
 
@@ -214,11 +219,23 @@ def unstorable(value: Any, key: str = "", depth: int = 0) -> str | None:
         return f"key {key!r} is an enumeration ({kind.__name__}); give its value"
     if isinstance(value, np.ndarray):
         return f"key {key!r} is an array of objects" if value.dtype.hasobject else None
-    if isinstance(value, np.bool_ | np.number | complex | bytes | bytearray | memoryview | str | float):
+    if isinstance(value, np.bool_ | np.number | np.datetime64 | complex | bytes | bytearray | memoryview | str | float):
         return None
     if isinstance(value, int):
         return None if int(value) in _INTEGERS else f"key {key!r} is an integer of more than 64 bits"
     return f"key {key!r} is a {kind.__module__}.{kind.__name__}".replace("builtins.", "")
+
+
+def _unpackable(document: Mapping[str, Any], key: str = "") -> str:
+    """Find, by trying, the key whose value msgpack does not take."""
+    pack = make_packer()
+    for name, value in document.items():
+        try:
+            pack(value)
+        except Exception:
+            inner = f"{key}.{name}" if key else name
+            return _unpackable(value, inner) if isinstance(value, Mapping) else f"key {inner!r}"
+    return f"key {key!r}"
 
 
 def _is_unicode(text: str) -> bool:
@@ -510,7 +527,7 @@ class RunWriter:
         try:
             packed = self._pack((name, document))
         except (TypeError, ValueError, OverflowError) as error:
-            problem = unstorable(document) or f"{error}"
+            problem = unstorable(document) or f"{_unpackable(document)} ({error})"
             raise UnstorableError(f"{name} document: {problem}, which cannot be stored") from error
         offset = self.size
         try:

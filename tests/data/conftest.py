@@ -1,0 +1,155 @@
+"""A journal, an index, an outbox and a RunEngine over real files; and a warmed process that forks sessions."""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from bluesky import RunEngine
+
+from instrument.callbacks.journal import Journal, validate_metadata
+from instrument.callbacks.outbox import Outbox
+from instrument.framework.index import RunIndex
+from instrument.framework.runfiles import DataDirectory
+
+DEADLINE = 60.0
+
+
+class Laboratory:
+    """What a session has, as far as data go."""
+
+    def __init__(self, root, *, fsync_interval=1.0):
+        self.data = DataDirectory(root)
+        self.index = RunIndex(self.data.index, self.data.runs)
+        self.journal = Journal(self.data.runs, index=self.index, fsync_interval=fsync_interval)
+        self.reports = []
+        self.outbox = Outbox(self.data.runs, self.data.outbox, report=self.reports.append, index=self.index)
+        self.engine = RunEngine({}, context_managers=[])
+        self.engine.md_validator = validate_metadata
+        self.engine.subscribe(self.journal)
+        self.engine.subscribe(self.outbox)
+        self.emitted = []
+        self.engine.subscribe(lambda name, document: self.emitted.append((name, document)))
+
+    def path(self, uid):
+        return self.index.with_uid(uid)[0].path
+
+    def close(self):
+        self.journal.close()
+        self.outbox.close(0)
+        self.index.close()
+
+
+@pytest.fixture
+def laboratory(tmp_path):
+    laboratory = Laboratory(tmp_path / "data")
+    yield laboratory
+    laboratory.close()
+
+
+@pytest.fixture
+def make_laboratory(tmp_path):
+    made = []
+
+    def make(root=tmp_path / "data", **kwargs):
+        made.append(Laboratory(root, **kwargs))
+        return made[-1]
+
+    yield make
+    for laboratory in made:
+        laboratory.close()
+
+
+class WarmProcess:
+    def __init__(self):
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.data.warm"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert self._process.stdout.readline() == "ready\n"
+
+    def _ask(self, **request):
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+    def play(self, scenario, data, fifo, **kwargs):
+        os.mkfifo(fifo)
+        pid = self._ask(scenario=scenario, data=str(data), fifo=str(fifo), **kwargs)
+        return Forked(self, pid, fifo)
+
+    def wait(self, pid):
+        return self._ask(wait=pid)
+
+    def close(self):
+        self._process.stdin.close()
+        self._process.wait(DEADLINE)
+
+
+class Forked:
+    """A session in a process of its own, and what it tells."""
+
+    def __init__(self, warm, pid, fifo):
+        self._warm = warm
+        self.pid = pid
+        self._descriptor = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+        os.set_blocking(self._descriptor, True)
+        self._rest = b""
+        self.told = []
+
+    def lines(self):
+        """What the session tells, until it ends."""
+        deadline = time.monotonic() + DEADLINE
+        began = False
+        while time.monotonic() < deadline:
+            ready, _, _ = select.select([self._descriptor], [], [], 1.0)
+            received = os.read(self._descriptor, 65536) if ready else None
+            if received == b"" and not began:
+                os.sched_yield()  # it has not opened the FIFO yet
+                continue
+            if received == b"":
+                return
+            if received:
+                began = True
+                *lines, self._rest = (self._rest + received).split(b"\n")
+                for line in lines:
+                    self.told.append(json.loads(line))
+                    yield self.told[-1]
+        raise TimeoutError(f"session {self.pid} told nothing more")
+
+    def until(self, *words):
+        for line in self.lines():
+            if line[: len(words)] == list(words):
+                return line
+        raise AssertionError(f"the session ended without telling {words}; it told {self.told[-3:]}")
+
+    def finish(self):
+        for _ in self.lines():
+            pass
+        os.close(self._descriptor)
+        return self._warm.wait(self.pid)
+
+    def kill(self):
+        os.kill(self.pid, signal.SIGKILL)
+        return self.finish()
+
+
+@pytest.fixture(scope="session")
+def warm():
+    process = WarmProcess()
+    yield process
+    process.close()
+
+
+@pytest.fixture
+def wait_until():
+    def wait(condition, timeout=DEADLINE):
+        deadline = time.monotonic() + timeout
+        while not condition():
+            assert time.monotonic() < deadline, "the condition did not come true"
+            select.select([], [], [], 0.005)
+
+    return wait
