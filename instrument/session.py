@@ -224,6 +224,7 @@ class Session:
         for line in (*self.state.messages, *self.journal.close_orphans()):
             logger.warning("%s", line)
         self.bec = BestEffort()
+        self.bec.disable_baseline()  # some dozens of lines at the start and end of each run
         if not self.config.live.table:
             self.bec.disable_table()
         if not self.config.live.plot:
@@ -250,7 +251,9 @@ class Session:
         from instrument.devices import registry
         from instrument.devices.health import Health
         from instrument.framework.baseline import SupplementalData
+        from instrument.framework.channel_access import silence_libca
 
+        silence_libca()
         self.devices = registry.build(self.config.devices, reserved)
         self.oregistry = registry.Registry(self.devices)
         self._wait_for_beamline()
