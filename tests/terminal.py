@@ -1,0 +1,116 @@
+"""A real session at a real terminal (pty), for tests: what is typed, what is shown, which keys are pressed."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+from pathlib import Path
+
+import pexpect
+
+ROOT = Path(__file__).parent.parent
+PROMPT = re.compile(r"In \[(\d+)\]: ")
+COLUMNS = 200
+DEADLINE = 60.0  # s, generous: the machine may be busy
+
+# The CA environment of the test process is not the session's: each session starts a beamline of its own.
+NOT_INHERITED = re.compile(r"EPICS_|VIRTUAL_BEAMLINE|INSTRUMENT_CONFIG|IPYTHON|PYTEST")
+
+
+def clean_environment(directory: Path, **extra: str) -> dict[str, str]:
+    """The environment of a newcomer: no CA settings, no IPython profile, a home directory of its own."""
+    kept = {name: value for name, value in os.environ.items() if not NOT_INHERITED.match(name)}
+    return {
+        **kept,
+        "HOME": str(directory),
+        "IPYTHONDIR": str(directory / ".ipython"),
+        "IPY_TEST_SIMPLE_PROMPT": "1",  # plain text instead of prompt_toolkit's cursor movements
+        "MPLBACKEND": "Agg",
+        "PYTHONPATH": str(ROOT / "user"),
+        "TERM": "dumb",
+        **extra,
+    }
+
+
+class Terminal:
+    """`instrument session` at a pty.
+
+    Args:
+        directory: The working directory of the session.
+        arguments: Further arguments of the command, e.g. `("--config", "iconfig.yml")` before `session`.
+        env: Further environment variables.
+        wait: Wait for the first prompt.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        arguments: tuple[str, ...] = (),
+        env: dict[str, str] | None = None,
+        wait: bool = True,
+    ) -> None:
+        self.directory = directory
+        self.process = pexpect.spawn(
+            sys.executable,
+            ["-m", "instrument.cli", *arguments, "session"],
+            cwd=str(directory),
+            env=clean_environment(directory, **(env or {})),
+            dimensions=(50, COLUMNS),
+            encoding="utf-8",
+            timeout=DEADLINE,
+        )
+        self.startup = self.until_prompt() if wait else ""
+
+    def until_prompt(self, timeout: float = DEADLINE) -> str:
+        """What is shown until the next prompt."""
+        self.process.expect(PROMPT, timeout=timeout)
+        return self._plain(self.process.before)
+
+    def run(self, command: str, timeout: float = DEADLINE) -> str:
+        """Type a command; return all that is shown until the next prompt, without the echo."""
+        self.process.sendline(command)
+        shown = self.until_prompt(timeout)
+        return shown.removeprefix(command).strip("\n")
+
+    def type(self, command: str) -> None:
+        """Type a command without waiting for its end."""
+        self.process.sendline(command)
+        self.process.expect_exact(command)
+
+    def wait_for(self, pattern: str, timeout: float = DEADLINE) -> str:
+        """What is shown until a regular expression matches, the match included."""
+        self.process.expect(pattern, timeout=timeout)
+        return self._plain(self.process.before + self.process.after)
+
+    def press(self, key: str) -> None:
+        """Press a control key: "c" for Ctrl-C, "\\\\" for Ctrl-\\."""
+        self.process.sendcontrol(key)
+
+    def exit(self) -> int | None:
+        """Leave the session; return its exit code."""
+        if self.process.isalive():
+            self.process.sendline("exit")
+            self.process.expect(pexpect.EOF, timeout=DEADLINE)
+            self.process.wait()
+        self.process.close()
+        return self.process.exitstatus
+
+    def kill(self) -> None:
+        """kill -9 of the session."""
+        os.kill(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    @staticmethod
+    def _plain(text: str) -> str:
+        text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+        return text.replace("\r\n", "\n").replace("\r", "")
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        if self.process.isalive():
+            self.process.close(force=True)
