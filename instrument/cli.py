@@ -20,11 +20,14 @@ def _parser() -> argparse.ArgumentParser:
 
     parser = argparse.ArgumentParser(prog="instrument", description="A Bluesky beamline, simulated hardware included.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {version('instrument')}")
-    parser.add_argument("--config", metavar="FILE", help="iconfig.yml to use (default: $INSTRUMENT_CONFIG, then ours)")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    commands.add_parser("session", help="IPython on the beamline; runs what it is piped")
-    commands.add_parser("demo", help="a session without a keyboard: counts, scans, finds the peak, writes the files")
-    commands.add_parser("check", help="check iconfig.yml and devices.yml without connecting to anything")
+    for name, help_text in (
+        ("session", "IPython on the beamline; runs what it is piped"),
+        ("demo", "a session without a keyboard: counts, scans, finds the peak, writes the files"),
+        ("check", "check iconfig.yml and devices.yml without connecting to anything"),
+    ):
+        command = commands.add_parser(name, help=help_text, description=help_text)
+        command.add_argument("--config", metavar="FILE", help="iconfig.yml (default: $INSTRUMENT_CONFIG, then our own)")
     return parser
 
 

@@ -39,7 +39,7 @@ class Terminal:
 
     Args:
         directory: The working directory of the session.
-        arguments: Further arguments of the command, e.g. `("--config", "iconfig.yml")` before `session`.
+        arguments: Further arguments, e.g. `("--config", "iconfig.yml")`.
         env: Further environment variables.
         wait: Wait for the first prompt.
     """
@@ -55,7 +55,7 @@ class Terminal:
         self.directory = directory
         self.process = pexpect.spawn(
             sys.executable,
-            ["-m", "instrument.cli", *arguments, "session"],
+            ["-m", "instrument.cli", "session", *arguments],
             cwd=str(directory),
             env=clean_environment(directory, **(env or {})),
             dimensions=(50, COLUMNS),
