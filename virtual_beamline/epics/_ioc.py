@@ -198,6 +198,7 @@ def record_count() -> int:
     count = 0
     node = C.c_void_p.from_address((base.database.value or 0) + C.sizeof(EllList)).value
     while node:
-        count += RecordTypeDescription.from_address(node).records.count
+        description = RecordTypeDescription.from_address(node)
+        count += description.records.count - description.alias_count
         node = C.c_void_p.from_address(node).value
     return count
