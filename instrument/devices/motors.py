@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ophyd import Component, EpicsMotor, EpicsSignal
+from ophyd import Component, EpicsMotor, EpicsSignal, EpicsSignalRO
 
 from instrument.devices.errors import check_position
 
@@ -12,9 +12,18 @@ class Motor(EpicsMotor):
 
     Fewer degrees per step: a higher `steps_per_revolution`. The range shrinks with the step, because the record
     counts steps in 32 bits.
+
+    What no scan reads is connected at first use: with 16 motors that is a quarter of the PVs of a session.
     """
 
-    steps_per_revolution = Component(EpicsSignal, ".SREV", kind="omitted", auto_monitor=True)
+    lazy_wait_for_connection = False
+
+    offset_freeze_switch = Component(EpicsSignal, ".FOFF", kind="omitted", lazy=True)
+    set_use_switch = Component(EpicsSignal, ".SET", kind="omitted", lazy=True)
+    motor_is_moving = Component(EpicsSignalRO, ".MOVN", kind="omitted", lazy=True)
+    home_forward = Component(EpicsSignal, ".HOMF", kind="omitted", lazy=True)
+    home_reverse = Component(EpicsSignal, ".HOMR", kind="omitted", lazy=True)
+    steps_per_revolution = Component(EpicsSignal, ".SREV", kind="omitted", lazy=True)
 
     def check_value(self, pos: float) -> None:
         """Refuse a target outside of the soft limits.

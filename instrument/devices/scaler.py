@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any
 
-from ophyd import Device, DynamicDeviceComponent, Kind
+from ophyd import Device, DynamicDeviceComponent, EpicsSignal, EpicsSignalRO, FormattedComponent, Kind
 from ophyd import scaler as stock
 
 from instrument.config.errors import UserError, nearest
@@ -20,21 +20,30 @@ CHANNEL_LABELS = {"channel", "counter"}
 
 
 class ScalerChannel(stock.ScalerChannel):
-    """One counter of a scaler; unlike ophyd's, it does not read its name over the network when it is made."""
+    """One counter of a scaler.
+
+    Unlike ophyd's, it does not read its name over the network when it is made, and only its name is connected until
+    the channel is used: most of the 32 never are.
+    """
+
+    lazy_wait_for_connection = False
+
+    s = FormattedComponent(
+        EpicsSignalRO, "{self.prefix}.S{self._ch_num}", kind=Kind.hinted, auto_monitor=False, lazy=True
+    )
+    preset = FormattedComponent(EpicsSignal, "{self.prefix}.PR{self._ch_num}", kind=Kind.config, lazy=True)
+    gate = FormattedComponent(EpicsSignal, "{self.prefix}.G{self._ch_num}", string=True, kind=Kind.config, lazy=True)
 
     def __init__(self, prefix: str, ch_num: int, **kwargs: Any) -> None:
         self._ch_num = ch_num
         Device.__init__(self, prefix, **kwargs)
-        self._unnamed = self.s.name
 
-    def match_name(self) -> None:
-        """Take the name that the channel has in EPICS; a channel without one goes by its own."""
-        self.s.name = self.chname.get().strip() or self._unnamed
-
-    @property
-    def named(self) -> bool:
-        """Whether the channel has a name in EPICS (as of the last `match_name`)."""
-        return self.s.name != self._unnamed
+    def match_name(self) -> str:  # type: ignore[override]  # ophyd returns nothing
+        """Take the name that the channel has in EPICS, and return it; a channel without one goes by its own."""
+        epics_name = self.chname.get().strip()
+        if epics_name or "s" in self._signals:
+            self.s.name = epics_name or f"{self.name}_s"
+        return epics_name
 
 
 def _channels() -> OrderedDict[str, tuple[type, str, dict[str, Any]]]:
@@ -98,10 +107,9 @@ class Scaler(stock.ScalerCH):
         named: dict[str, str] = {}
         for attr in self.channels.component_names:
             channel = getattr(self.channels, attr)
-            channel.match_name()
-            if channel.named and named.setdefault(channel.s.name, attr) != attr:
-                first = named[channel.s.name]
-                logger.warning("%s: %s and %s share the name %s", self.name, first, attr, channel.s.name)
+            epics_name = channel.match_name()
+            if epics_name and named.setdefault(epics_name, attr) != attr:
+                logger.warning("%s: %s and %s share the name %s", self.name, named[epics_name], attr, epics_name)
                 channel.s.name = f"{channel.name}_s"
         return named
 
@@ -110,8 +118,9 @@ class Scaler(stock.ScalerCH):
         self.channels.kind = Kind.normal
         self.channels.read_attrs = chosen
         self.channels.configuration_attrs = chosen
-        for attr in self.channels.component_names:
-            counter = getattr(self.channels, attr).s
-            counter._ophyd_labels_ = set(CHANNEL_LABELS) if attr in chosen else set()
+        for attr in named.values():
+            channel = getattr(self.channels, attr)
+            channel.s._ophyd_labels_ = set(CHANNEL_LABELS) if attr in chosen else set()
             if attr in chosen:
-                counter.kind = Kind.hinted
+                channel.s.kind = Kind.hinted
+                _ = channel.preset, channel.gate  # connected from here on

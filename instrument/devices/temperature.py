@@ -139,7 +139,6 @@ class TemperatureController(PVPositioner):
             self._latest = value
             self._end_if_there()
 
-    @required_for_connection
     def _move_changed(self, timestamp: Any = None, value: Any = None, sub_type: Any = None, **kwargs: Any) -> None:
         """`done` only tells about a move; `_begin` and `_end` make it."""
 
