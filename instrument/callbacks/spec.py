@@ -7,6 +7,8 @@ which file a run goes to is settled when the run starts, and the text is appende
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import functools
 import getpass
@@ -14,6 +16,7 @@ import logging
 import os
 import re
 import socket
+import stat
 import time
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
@@ -241,9 +244,10 @@ class SpecWriter:
             try:
                 written = file.write(block)
                 if written != len(block):
-                    raise OSError(0, "disk full")
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             except OSError:
-                os.ftruncate(descriptor, content.size)
+                with contextlib.suppress(OSError):  # a device can't be cut short
+                    os.ftruncate(descriptor, content.size)
                 raise
             os.fsync(descriptor)
             content.read_on(file)
@@ -270,6 +274,8 @@ class _FileContent:
     def read_on(self, file: Any) -> _FileContent:
         """Read what was added since the last time; everything if it is another file, or a shorter one."""
         status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):  # /dev/null, say
+            return self
         if status.st_ino != self.inode or status.st_size < self.size:
             fresh = _FileContent(inode=status.st_ino)
             self.__dict__.update(fresh.__dict__)
@@ -322,7 +328,7 @@ def _torn_prefix(file: Any, block: bytes, first_block: bytes) -> int:
     size = os.fstat(file.fileno()).st_size
     tail_size = min(size, len(first_block) - 1)
     file.seek(size - tail_size)
-    tail = file.read()
+    tail = file.read(tail_size)
     if size == tail_size and size and first_block.lstrip(b"\n").startswith(tail):
         return size
     beginning = block[: len(b"\n#S 1")]
