@@ -863,8 +863,8 @@ class MotorRecord(Record):
         target = position + self.DVAL - self.DRBV if self.UEIP else self.DVAL
         self.JOGF = self.JOGR = self.HOMF = self.HOMR = 0
         if self._trajectory is None and self._is_too_small(target):
-            self._activity = Activity.MOVE
-            self._arrive(now)
+            self.MISS = 0
+            self._finish()
             return
         self._activity = Activity.MOVE
         self._legs = deque(self._legs_to(target, position))
