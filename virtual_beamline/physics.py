@@ -74,6 +74,7 @@ def temperature_fields(pv: str, setpoint: float = 25.0) -> dict[str, object]:
         "B": setpoint,
         "C": 1.0,
         "D": 2.0,
+        "E": 1.0,  # tolerance: no part of the calculation, read by the controller
         "CALC": TEMPERATURE_CALC,
         "SCAN": "2 second",
         "PREC": 3,
