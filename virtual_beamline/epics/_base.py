@@ -188,6 +188,7 @@ _DB_FUNCTIONS: dict[str, tuple[list[Any], Any]] = {
     "dbFindRecordType": ([_pointer, _text], C.c_long),
     "registerRecordTypes": ([_pointer, C.c_int, C.POINTER(_text), C.POINTER(RecordTypeLocation)], None),
     "registerDevices": ([_pointer, C.c_int, _pointer, _pointer], None),
+    "dbValueSize": ([C.c_short], C.c_long),
     "dbNameToAddr": ([_text, C.POINTER(Address)], C.c_long),
     "dbGetField": ([C.POINTER(Address), C.c_short, _pointer, _pointer, _pointer, _pointer], C.c_long),
     "dbPutField": ([C.POINTER(Address), C.c_short, _pointer, C.c_long], C.c_long),

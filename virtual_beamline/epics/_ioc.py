@@ -19,6 +19,7 @@ from virtual_beamline.epics._base import (
     base,
 )
 from virtual_beamline.epics._device import InputDevice
+from virtual_beamline.epics._fields import CTYPES
 from virtual_beamline.epics._record import Record, dbd_text, register
 
 logger = logging.getLogger("virtual_beamline")
@@ -153,10 +154,11 @@ def check_layout(kind: type[Record], record: str) -> None:
         if slot.kind == "NOACCESS":
             continue
         address = base.address(f"{record}.{field}")
-        if address is None or address.field - address.record != slot.offset or address.field_size != slot.size:
-            found = "nowhere" if address is None else f"at {address.field - address.record}"
+        size = base.dbValueSize(address.request_type) if address is not None and slot.kind in CTYPES else slot.size
+        if address is None or (address.field - address.record, size) != (slot.offset, slot.size):
+            found = "nowhere" if address is None else f"in {size} bytes at {address.field - address.record}"
             msg = (
-                f"EPICS base finds {record}.{field} {found}, we have put it at {slot.offset}; "
+                f"EPICS base finds {record}.{field} {found}, we have put it in {slot.size} bytes at {slot.offset}; "
                 f"pip install --force-reinstall epicscorelibs=={SUPPORTED_VERSION}"
             )
             raise EpicsBaseError(msg)
