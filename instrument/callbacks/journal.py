@@ -97,9 +97,9 @@ class Journal:
         writer = None
         self._refused.add(document["uid"])
         try:
+            before = path.parent.stat().st_mtime_ns if path.parent.is_dir() else None
             path.parent.mkdir(parents=True, exist_ok=True)
             write_schema(self.directory)
-            before = path.parent.stat().st_mtime_ns
             writer = RunWriter(path, create=True)
             writer.append("start", document)
         except (OSError, UnstorableError) as error:

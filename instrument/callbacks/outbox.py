@@ -552,6 +552,8 @@ class Outbox:
         Returns:
             Whether everything was delivered.
         """
+        if self._ending:
+            return True
         complete = self.wait(timeout)
         with self._changed:
             self._ending = True

@@ -7,20 +7,22 @@ be deleted at any time: the files are the truth, and it is rebuilt from them.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgpack
 import numpy as np
 
+from instrument.config.names import LOGGER_NAME
 from instrument.framework.runfiles import (
     FORMAT_FILE,
     SUFFIX,
@@ -35,6 +37,10 @@ from instrument.framework.runfiles import (
     make_packer,
     month_directories,
 )
+
+logger = logging.getLogger(LOGGER_NAME)
+
+_T = TypeVar("_T")
 
 _VERSION = 1
 _BUSY_TIMEOUT = 5.0  # s; another session's transactions take milliseconds
@@ -161,11 +167,36 @@ class RunIndex:
             self._database.execute("BEGIN IMMEDIATE")
             try:
                 yield self._database
+                self._database.execute("COMMIT")
             except BaseException:
                 if self._database.in_transaction:
                     self._database.execute("ROLLBACK")
                 raise
-            self._database.execute("COMMIT")
+
+    def _kept(self, work: Callable[[], _T]) -> _T:
+        """Do some work on the database; where it cannot be written any more, in memory from then on."""
+        with self._lock:
+            try:
+                return work()
+            except sqlite3.Error as error:
+                if self.path is None:
+                    raise
+                logger.warning("the index %s cannot be used (%s): this session keeps it in memory", self.path, error)
+                self._to_memory()
+                return work()
+
+    def _to_memory(self) -> None:
+        memory = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
+        try:
+            self._database.backup(memory)
+            memory.execute("SELECT r.id FROM runs r, metadata, words, directories, unreadable LIMIT 1").fetchone()
+            memory.create_function("regexp", 3, _matches, deterministic=True)
+        except sqlite3.Error:
+            memory.close()
+            memory = self._connect(":memory:")  # filled again from the files
+        self._database.close()
+        self._database = memory
+        self.path = None
 
     def _relative(self, path: Path) -> str:
         return path.relative_to(self.runs).as_posix()
@@ -181,6 +212,9 @@ class RunIndex:
             directory_before: the modification time (ns) of the file's directory before it was created, None if it did
                 not exist. Where that was the state that the index knew, it still knows all after this.
         """
+        self._kept(lambda: self._opened(path, start, directory_before))
+
+    def _opened(self, path: Path, start: Mapping[str, Any], directory_before: int | None) -> None:
         directory = self._relative(path.parent)
         with self._transaction() as database:
             last = database.execute("SELECT max(position) FROM runs").fetchone()[0]
@@ -188,13 +222,15 @@ class RunIndex:
             if database.execute("SELECT 1 FROM runs WHERE uid = ?", (start["uid"],)).fetchone() is None:
                 self._insert(database, path, dict(start), None, path.stat().st_size, None, position)
             known = database.execute("SELECT mtime FROM directories WHERE path = ?", (directory,)).fetchone()
-            if known == (directory_before,) or (known is None and directory_before is None):
-                database.execute(
-                    "INSERT OR REPLACE INTO directories VALUES (?, ?)", (directory, path.parent.stat().st_mtime_ns)
-                )
+            complete = known == (directory_before,) or (known is None and directory_before is None)
+            mtime = path.parent.stat().st_mtime_ns if complete else 0
+            database.execute("INSERT OR REPLACE INTO directories VALUES (?, ?)", (directory, mtime))
 
     def closed(self, path: Path, stop: Mapping[str, Any], layout: Layout) -> None:
         """A run's file has its stop document."""
+        self._kept(lambda: self._closed(path, stop, layout))
+
+    def _closed(self, path: Path, stop: Mapping[str, Any], layout: Layout) -> None:
         with self._transaction() as database:
             self._set_stop(database, self._relative(path), stop, layout.size, layout)
 
@@ -253,6 +289,9 @@ class RunIndex:
         Returns:
             One line for each file that cannot be read or is cut short, the first time it is met.
         """
+        return self._kept(self._refresh)
+
+    def _refresh(self) -> list[str]:
         messages: list[str] = []
         with self._lock:
             if not self._refreshed:

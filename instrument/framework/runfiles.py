@@ -352,6 +352,14 @@ class RunFile:
     def records(self, offset: int = 0, end: int | None = None) -> Iterator[Record]:
         """The documents in `[offset, end)`; ends at a torn tail or at damage, which `damage` then describes."""
         self.damage, self.torn = None, False
+        for record in self._read(offset, end):
+            if isinstance(record, Record):
+                yield record
+            else:
+                self.damage, self.torn = record
+
+    def _read(self, offset: int, end: int | None) -> Iterator[Record | tuple[str, bool]]:
+        """The documents, and at last, if there is any, what the damage is and whether it is but a torn tail."""
         with self.path.open("rb") as file:
             file.seek(offset)
             unpacker = msgpack.Unpacker(file, object_hook=decode_map, raw=False, max_buffer_size=2**31 - 1)
@@ -360,17 +368,15 @@ class RunFile:
                 try:
                     record = unpacker.unpack()
                 except msgpack.OutOfData:
-                    torn = os.fstat(file.fileno()).st_size - position
-                    if torn > 0:
-                        self.torn = True
-                        self.damage = f"ends within a document, after {position} bytes"
+                    if os.fstat(file.fileno()).st_size > position:
+                        yield f"ends within a document, after {position} bytes", True
                     return
                 except Exception as error:  # any bytes may be in a damaged file
-                    self.damage = f"has no document at byte {position} ({error or type(error).__name__})"
+                    yield f"has no document at byte {position} ({error or type(error).__name__})", False
                     return
                 name, document = record if isinstance(record, list) and len(record) == 2 else (None, None)
                 if not isinstance(name, str) or not isinstance(document, dict):
-                    self.damage = f"has no document at byte {position}"
+                    yield f"has no document at byte {position}", False
                     return
                 after = offset + unpacker.tell()
                 yield Record(name, document, position, after)
@@ -394,7 +400,10 @@ class RunFile:
 
     def _at(self, offset: int, end: int) -> Document:
         if offset not in self._cache:
-            self._cache[offset] = next(self.records(offset, end)).document
+            record = next(self._read(offset, end))
+            if not isinstance(record, Record):
+                raise RunFileError(f"{self.path} {record[0]}: it was changed since it was read before")
+            self._cache[offset] = record.document
         return self._cache[offset]
 
     def event_pages(self, descriptor: str) -> Iterator[Document]:
@@ -412,8 +421,8 @@ class RunFile:
     def _pages(self, key: str, name: str, foreign: str, pack: Callable) -> Iterator[Document]:
         loose: list[Document] = []
         for offset, end, _ in self.layout.spans.get(key, ()):
-            for record in self.records(offset, end):
-                if record.document.get(foreign) != key:
+            for record in self._read(offset, end):
+                if not isinstance(record, Record) or record.document.get(foreign) != key:
                     continue
                 if record.name == name:
                     loose.append(record.document)

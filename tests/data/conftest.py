@@ -98,22 +98,22 @@ class Forked:
         self._descriptor = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
         os.set_blocking(self._descriptor, True)
         self._rest = b""
+        self._began = False
         self.told = []
 
     def lines(self):
         """What the session tells, until it ends."""
         deadline = time.monotonic() + DEADLINE
-        began = False
         while time.monotonic() < deadline:
             ready, _, _ = select.select([self._descriptor], [], [], 1.0)
             received = os.read(self._descriptor, 65536) if ready else None
-            if received == b"" and not began:
+            if received == b"" and not self._began:
                 os.sched_yield()  # it has not opened the FIFO yet
                 continue
             if received == b"":
                 return
             if received:
-                began = True
+                self._began = True
                 *lines, self._rest = (self._rest + received).split(b"\n")
                 for line in lines:
                     self.told.append(json.loads(line))
