@@ -65,8 +65,8 @@ def _check(options: argparse.Namespace) -> int:
     from instrument.config import load
     from instrument.devices import registry
 
-    config = load(options.config)
-    registry.check(config.devices, {*session.NAMES, *commands.NAMES, *config.shortcuts})
+    reserved = {*session.NAMES, *commands.NAMES}
+    config = load(options.config, check_devices=lambda specs: registry.check(specs, reserved))
     print(f"{config.file}: {len(config.devices)} devices, no mistakes")
     return 0
 

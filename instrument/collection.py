@@ -27,7 +27,7 @@ def _start() -> dict[str, object]:
         start_console_log(shell, session.logs_directory)
     session.open(_commands.NAMES)
     if shell is not None:
-        prompt.install(shell, session.last_error, session.RE)
+        prompt.install(shell, session.last_error, session.RE, session.engine_without_documents())
         session.importer.start()
     return {**session.names(), **_commands.commands(session)}
 

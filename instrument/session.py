@@ -22,12 +22,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from instrument.config import Config, load
-from instrument.config.errors import UserError
+from instrument.config.errors import ConfigError, UserError
 from instrument.config.names import LOGGER_NAME
 from instrument.framework.logs import start_logging
 from instrument.framework.prompt import LastError
 
 if TYPE_CHECKING:
+    from instrument.devices.health import DeviceState
+    from instrument.framework.engine import RunEngine
     from virtual_beamline.supervisor import PortLease, RunningBeamline
 
 logger = logging.getLogger(LOGGER_NAME)
@@ -69,7 +71,7 @@ class Session:
     ) -> None:
         self._began = time.monotonic() if began is None else began
         self._tell = tell
-        self.config = config if isinstance(config, Config) else load(config)
+        self.config = config if isinstance(config, Config) else _load(config)
         self.directory = Path.cwd()
         directories = self.config.directories
         self.logs_directory = self.directory / directories.logs
@@ -257,8 +259,11 @@ class Session:
         self.devices = registry.build(self.config.devices, reserved)
         self.oregistry = registry.Registry(self.devices)
         self._wait_for_beamline()
-        self.health = Health(self.devices, self.config.connection_timeout, on_change=self._device_changed)
+        self.health = Health(
+            self.devices, self.config.connection_timeout, on_change=self._device_changed, tell=self.notify
+        )
         self.health.connect_all()
+        self.health.start()
         self.RE.guard(self.health.check_message)
         self.sd = SupplementalData(baseline=self.devices.baseline, usable=self.health.usable)
         self.RE.preprocessors.append(self.sd)
@@ -281,14 +286,15 @@ class Session:
 
         self.plans = {name: with_devices(getattr(plans, name), self.devices) for name in plans.__all__}
 
+    def engine_without_documents(self) -> RunEngine:
+        """A RunEngine for moves and counts that nobody keeps (`%mov`, `%ct`)."""
+        from instrument.framework.engine import RunEngine, during_task
+
+        return RunEngine({}, check_message=self.health.check_message, during_task=during_task(self.bec.draw))
+
     def summary(self) -> str:
         """One line: how many devices, which are not connected, how long the start took (s)."""
-        states = self.health.states.values()
-        parts = [f"{len(states)} devices"]
-        for kind in ("offline", "disabled", "connecting"):
-            if found := [state.name for state in states if state.state == kind]:
-                parts += [f"{len(found)} {kind}: {', '.join(found)}"]
-        return f"{', '.join(parts)}; ready in {time.monotonic() - self._began:.1f} s"
+        return f"{self.health.summary()}; ready in {time.monotonic() - self._began:.1f} s"
 
     def names(self) -> dict[str, Any]:
         """What the session gives to its user: engine, catalog, devices, plans, shortcuts."""
@@ -307,9 +313,8 @@ class Session:
 
     # --- at work
 
-    def _device_changed(self, state: Any) -> None:
-        """Tell that a device went offline or came back; fail what waits for it."""
-        self.notify(state.line())
+    def _device_changed(self, state: DeviceState) -> None:
+        """Fail what a plan waits for on a device that went offline."""
         if state.state == "offline":
             device = self.devices[state.name]
             self.RE.fail_pending(device, self.health.error(device))
@@ -358,6 +363,16 @@ class Session:
 
     def __exit__(self, *_exc: object) -> None:
         self.close()
+
+
+def _load(path: Path | str | None) -> Config:
+    """The configuration; if it has mistakes, those of the devices (slow to find) are told with the rest."""
+    try:
+        return load(path)
+    except ConfigError:
+        from instrument.devices import registry
+
+        return load(path, check_devices=registry.check)
 
 
 _current: Session | None = None

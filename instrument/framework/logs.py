@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import logging.handlers
 import os
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,8 +84,7 @@ def start_logging(
         library.addHandler(to_file)
         library.propagate = False
         if library.level == logging.NOTSET:
-            library.setLevel(logging.INFO)
-    warnings.simplefilter("default")
+            library.setLevel(logging.WARNING)
     logging.captureWarnings(capture=True)
 
     logger.info("%s startup", "#" * 60)

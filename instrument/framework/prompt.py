@@ -102,15 +102,17 @@ def plan_hint(plan: Any) -> str:
     return f"{name} is a plan that has not run; run it with RE({name}(...))"
 
 
-def install(shell: InteractiveShell, last_error: LastError, engine: Any) -> None:
+def install(shell: InteractiveShell, last_error: LastError, engine: Any, magics_engine: Any) -> None:
     """Prepare a shell: one-line errors, bluesky's magics, plan hints. Doing it again changes nothing.
 
     Args:
         shell: The running IPython shell (terminal or kernel).
         last_error: Keeps the error whose one line is shown.
-        engine: The RunEngine that `%mov`, `%movr` use.
+        engine: The RunEngine of the session.
+        magics_engine: The RunEngine of `%mov`, `%ct` and the like, whose documents nobody keeps.
     """
     from bluesky.magics import BlueskyMagics
+    from bluesky.run_engine import set_bluesky_event_loop
     from bluesky.utils import Plan
 
     def names() -> list[str]:
@@ -131,7 +133,8 @@ def install(shell: InteractiveShell, last_error: LastError, engine: Any) -> None
     shell.set_custom_exc((Exception,), show)
     shell.InteractiveTB.set_mode(mode="Minimal")
 
-    BlueskyMagics.RE = engine
+    BlueskyMagics.RE = magics_engine
+    set_bluesky_event_loop(engine.loop)  # the engine that was made last, which is bluesky.magics' own, had taken it
     shell.register_magics(BlueskyMagics)
 
     plain = shell.display_formatter.formatters["text/plain"]
