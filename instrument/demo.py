@@ -96,9 +96,12 @@ def _demonstrate(session: Session, names: dict[str, Any]) -> None:
     truth = names["calcs"].calc1.channels.B.input_value.get()
     _check(abs(centre - truth) < width / 2, f"the peak was found where the simulation has it ({truth:.4f})")
 
-    _show("RE(lup([noisy], m1, -0.3, 0.3, 21))")
-    engine(names["lup"]([noisy], m1, -0.3, 0.3, 21))
-    _check(abs(m1.position - truth) < width, f"m1 stands on the peak, at {m1.position:.4f}")
+    _show(f"RE(bps.mv(m1, {centre:.3f}))")
+    engine(names["bps"].mv(m1, centre))
+    reach = 2 * width
+    _show(f"RE(lup([noisy], m1, {-reach:.3f}, {reach:.3f}, 21))")
+    (lup_uid,) = engine(names["lup"]([noisy], m1, -reach, reach, 21))
+    _check(abs(m1.position - truth) < width / 4, f"m1 stands on the peak, at {m1.position:.4f}")
 
     _show("wait_for_files()")
     _check(session.wait_for_files(), "every file is written")
@@ -114,5 +117,5 @@ def _demonstrate(session: Session, names: dict[str, Any]) -> None:
     print("\nfiles:")
     for path in (session.specwriter.spec_filename, PICTURE, session.log_file):
         print(f"   {path}")
-    for run in session.journal_files(count_uid, scan_uid):
-        print(f"   {run}")
+    for uid in (count_uid, scan_uid, lup_uid):
+        print(f"   {session.index.with_uid(uid)[0].path}")

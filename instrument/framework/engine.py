@@ -12,6 +12,7 @@ from bluesky import Msg
 from bluesky.utils import (
     DefaultDuringTask,
     DuringTask,
+    Plan,
     PlanHalt,
     RunEngineInterrupted,
 )
@@ -151,6 +152,12 @@ class RunEngine(bluesky.RunEngine):
             raise RunInterruptedError(
                 f"{what} was aborted{reason}; motors are stopped, the data so far is kept"
             ) from interrupted
+
+    async def _open_run(self, msg: Msg) -> Any:
+        # A plan that bluesky wraps to notice that nobody ran it is a generator all the same.
+        if isinstance(self._plan, Plan):
+            msg = msg._replace(kwargs={"plan_type": "generator", **msg.kwargs})
+        return await super()._open_run(msg)
 
     async def _close_run(self, msg: Msg) -> Any:
         # bluesky's run_wrapper closes an aborted run without the reason that the engine knows.
