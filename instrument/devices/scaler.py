@@ -12,6 +12,7 @@ from ophyd import scaler as stock
 
 from instrument.config.errors import UserError, nearest
 from instrument.config.names import LOGGER_NAME
+from instrument.devices import offline
 
 logger = logging.getLogger(LOGGER_NAME)
 
@@ -101,6 +102,15 @@ class Scaler(stock.ScalerCH):
         if self.count.get():
             self.count.put(0)
         super().stop(success=success)
+
+    def _done_acquiring(self, **kwargs: Any) -> None:
+        """The count has ended, if the scaler still answers: Channel Access tells a lost connection in the same way."""
+        try:
+            self.count.get()
+        except Exception:
+            offline.fail_waiting(self, offline.error(self, self.count.pvname))
+        else:
+            super()._done_acquiring(**kwargs)
 
     def _match_names(self) -> dict[str, str]:
         """Attribute of each named channel, by its name; of channels that share one, the first."""

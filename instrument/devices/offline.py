@@ -1,0 +1,190 @@
+"""A device that is offline says so at once, whatever is done with it.
+
+ophyd waits up to a second for each dead signal, or says only that "m1 is not connected". Which device, which PV and
+whose prefix is what a person at a beamline needs. While a device is offline, it and its components therefore have a
+subclass of their own class whose every way to the hardware raises one line; online, they are exactly what their class
+says. See docs/explanations/decisions/offline-devices.md for the alternatives.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ophyd import Device
+from ophyd.ophydobj import OphydObject
+from ophyd.signal import EpicsSignalBase
+from ophyd.status import StatusBase
+
+from instrument.devices.errors import OfflineError
+from instrument.devices.listing import prefix_of
+
+# The ways to the hardware of a device, beside its signals.
+METHODS = (
+    "complete",
+    "collect",
+    "configure",
+    "describe",
+    "describe_configuration",
+    "get",
+    "home",
+    "kickoff",
+    "move",
+    "prepare",
+    "put",
+    "read",
+    "read_configuration",
+    "set",
+    "set_current_position",
+    "stage",
+    "stop",
+    "trigger",
+)
+PROPERTIES = ("egu", "high_limit", "limits", "low_limit", "moving", "position", "precision")
+
+
+def first_dead_pv(device: Any) -> str | None:
+    """The first PV of a device that does not answer; None if all do.
+
+    Components that are connected at first use count once they have been used.
+    """
+    for part in parts(device):
+        if isinstance(part, EpicsSignalBase) and not part.connected:
+            states = part._connection_states  # noqa: SLF001  ophyd tells nowhere else which of two PVs is dead
+            return next((pv for pv, connected in states.items() if not connected), part.pvname)
+    return None
+
+
+def parts(device: Any) -> Iterator[Any]:
+    """A device and those of its components that exist."""
+    yield device
+    made = getattr(device, "_signals", None)
+    if isinstance(made, dict):
+        for part in list(made.values()):
+            yield from parts(part)
+
+
+def error(device: Any, known_dead: str | None = None) -> OfflineError:
+    """What using an offline device raises.
+
+    Args:
+        device: A device or a component of one.
+        known_dead: The PV to be named if all answer by now.
+    """
+    root = getattr(device, "root", device)
+    prefix = prefix_of(root)
+    return OfflineError(f"{root.name} is offline: {no_answer(first_dead_pv(root) or known_dead, prefix)}")
+
+
+def no_answer(dead_pv: str | None, prefix: str) -> str:
+    """Which PV does not answer, and whose it is."""
+    shown = dead_pv or prefix
+    return f"no answer from {shown}" if prefix in {shown, ""} else f"no answer from {shown} (prefix {prefix})"
+
+
+def take_offline(device: Any) -> None:
+    """Make every use of a device raise OfflineError, and end what waits for it."""
+    for part in parts(device):
+        if isinstance(part, OphydObject) and not isinstance(part, _Offline):
+            part.__class__ = _offline_class(type(part))
+    reason = error(device)
+    for part in parts(device):
+        fail_waiting(part, reason)
+
+
+def bring_online(device: Any) -> None:
+    """Undo `take_offline`."""
+    for part in parts(device):
+        if isinstance(part, _Offline):
+            part.__class__ = part.online[0]
+
+
+class _Offline:
+    """Marks the subclasses made here."""
+
+    online: tuple[type]  # not the bare class: ophyd takes what has its attributes for a component
+
+
+class _OfflineSignal(_Offline):
+    """What `get`, `put`, `set` and `wait_for_connection` of a signal come to."""
+
+    def _ensure_connected(self: Any, *pvs: Any, timeout: float) -> None:
+        if not self.connected:
+            raise error(self)
+        EpicsSignalBase._ensure_connected(self, *pvs, timeout=timeout)  # noqa: SLF001  the one way through which all go
+
+
+class _OfflineDevice(_Offline):
+    """A component that does not exist yet can't be connected now."""
+
+    def _instantiate_component(self: Any, attr: str) -> Any:
+        component = self._sig_attrs[attr]
+        if component.lazy and getattr(self, "lazy_wait_for_connection", True) and first_dead_pv(self.root):
+            raise error(self)
+        made = Device._instantiate_component(self, attr)  # noqa: SLF001  as its own class does
+        take_offline(made)
+        return made
+
+
+@functools.cache
+def _offline_class(cls: type) -> type:
+    """The subclass that objects of a class have while they are offline; it looks like the class."""
+    members: dict[str, Any] = {
+        "__module__": cls.__module__,
+        "__qualname__": cls.__qualname__,
+        "__doc__": cls.__doc__,
+        "online": (cls,),
+    }
+    if issubclass(cls, EpicsSignalBase):
+        return type(cls.__name__, (_OfflineSignal, cls), members)
+    if not issubclass(cls, Device):
+        return type(cls.__name__, (_Offline, cls), members)
+    for name in METHODS:
+        method = inspect.getattr_static(cls, name, None)
+        if inspect.isfunction(method):
+            members[name] = _raising(method)
+    for name in PROPERTIES:
+        static = inspect.getattr_static(cls, name, None)
+        if isinstance(static, property) and static.fget is not None:
+            members[name] = property(_raising(static.fget), static.fset, doc=static.__doc__)
+    return type(cls.__name__, (_OfflineDevice, cls), members)
+
+
+def _raising(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def raising(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if first_dead_pv(self.root):
+            raise error(self)
+        return method(self, *args, **kwargs)
+
+    return raising
+
+
+def fail_waiting(part: Any, reason: Exception) -> None:
+    """End the moves and acquisitions of an object that are under way: their own end would never be told.
+
+    Args:
+        part: A device; its components are not looked at.
+        reason: What waiting for them raises.
+    """
+    for event in ("_req_done", "acq_done"):
+        subscribed = getattr(part, "_unwrapped_callbacks", {}).get(event, {})
+        waiting = [getattr(callback, "__self__", None) for callback in list(subscribed.values())]
+        subscribed.clear()
+        getattr(part, "_callbacks", {}).get(event, {}).clear()
+        for status in waiting:
+            if isinstance(status, StatusBase) and not status.done:
+                status.__class__ = _unanswered(type(status))
+                status.set_exception(reason)
+
+
+@functools.cache
+def _unanswered(cls: type) -> type:
+    """A status class that does not ask its device, which does not answer, where it is, nor tells it to stop."""
+
+    def quiet(self: Any) -> None:
+        pass
+
+    return type(cls.__name__, (cls,), {"__module__": cls.__module__, "_settled": quiet, "_handle_failure": quiet})
