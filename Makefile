@@ -21,7 +21,7 @@ $(STAMP): pyproject.toml constraints.txt
 setup: $(STAMP)  ## make .venv with pinned dependencies
 
 session: $(STAMP)  ## an IPython session on the virtual beamline
-	@$(BIN)/instrument session
+	@PYTHONPATH=$(CURDIR)/user $(BIN)/instrument session
 
 demo: $(STAMP)   ## the same without a keyboard
 	@$(BIN)/instrument demo
