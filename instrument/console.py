@@ -41,6 +41,7 @@ def run(*, config: Path | str | None = None, began: float | None = None) -> int:
         return 0
     failures = sum(not shell.run_cell(cell, store_history=True).success for cell in cells(sys.stdin, shell))
     session.close()
+    shell.logger.logstop()
     return 1 if failures else 0
 
 

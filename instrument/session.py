@@ -45,6 +45,7 @@ NAMES = (
 BEHIND_THE_PROMPT = ("apstools.callbacks", "databroker", "databroker.v2", "databroker.v1", "apstools.utils")
 
 FILES_DEADLINE = 60.0  # s; how long the end of a session waits for files
+WORTH_TELLING = 1.0  # s; a shorter wait for files is not told
 
 
 class Session:
@@ -333,7 +334,8 @@ class Session:
         Returns:
             True if all are written.
         """
-        return self.outbox.wait(timeout, progress=self._tell)
+        at_once = min(timeout, WORTH_TELLING)
+        return self.outbox.wait(at_once) or self.outbox.wait(timeout - at_once, progress=self._tell)
 
     def close(self) -> None:
         """Wait for the files, then stop what this session started; a second call does nothing."""
