@@ -2,8 +2,8 @@
 
 The table is printed where the documents come from, the RunEngine's thread. The plot is not: a callback there only
 collects numbers (some microseconds a point, where bluesky's draws for tens of milliseconds), and the main thread, which
-has nothing to do while a plan runs, draws them when `BestEffort.draw` is called, about ten times a second and never for
-more than a fifth of the time.
+has nothing to do while a plan runs, draws them when `BestEffort.draw` is called: about ten times a second, and less
+often where that would take more than a fifth of the time.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ logger = logging.getLogger(LOGGER_NAME)
 
 DRAW_INTERVAL = 0.1  # s between two drawings at the least
 DRAW_SHARE = 0.2  # of the time at the most
+LONGEST_INTERVAL = 1.0  # s, however long a drawing takes
 MOST_CURVES = 8  # scans in one window; older ones are taken away
 NUMERIC = ("number", "integer")
 
@@ -234,8 +235,10 @@ class BestEffort(BestEffortCallback):
         columns = [column for column in dict.fromkeys(hinted) if column not in self.all_dim_fields]
         stream = _Stream(name, baseline=hinted)
         if name == self.dim_stream and self._table_enabled:
-            # Fields may come twice where two names stand for one thing.
-            stream.table = Table(list(dict.fromkeys([*self.all_dim_fields, *columns])))
+            # Fields may come twice, where two names stand for one thing; arrays have no place in a table.
+            keys = doc["data_keys"]
+            fields = dict.fromkeys([*self.all_dim_fields, *columns])
+            stream.table = Table([f for f in fields if f not in keys or keys[f]["dtype"] != "array"])
             stream.table("start", self._start_doc)
             stream.table("descriptor", doc)
         self._table = stream.table or self._table
@@ -397,14 +400,14 @@ class Windows:
 
     def draw(self, force: bool = False) -> None:
         """Bring the figures up to date, at most ten times a second; see `BestEffort.draw`."""
-        now = time.monotonic()
-        if not force and now < self._not_before:
+        if not force and time.monotonic() < self._not_before:
             return
         if threading.current_thread() is not threading.main_thread():
             return
         while self._new and self._new[0].count:
             self._open(self._new.pop(0))
         self._curves = [curve for curve in self._curves if curve.is_open()]
+        begin = time.monotonic()
         figures = dict.fromkeys(curve.figure for curve in self._curves if curve.update())
         if force and not figures and self._last is not None:
             figures = dict.fromkeys([self._last])
@@ -412,8 +415,8 @@ class Windows:
             self._show(figure, force)
         if not figures:
             self._keep_alive()
-        spent = time.monotonic() - now
-        self._not_before = now + spent + max(DRAW_INTERVAL, spent / DRAW_SHARE)
+        end = time.monotonic()
+        self._not_before = end + min(max(DRAW_INTERVAL, (end - begin) / DRAW_SHARE), LONGEST_INTERVAL)
 
     def figure_of(self, signal: str | None) -> Figure:
         """The figure drawn last, or the last one of `signal`."""

@@ -1,0 +1,383 @@
+"""Live table and plot: what people see, drawn where and as often as it may be, and never in a run's way."""
+
+import enum
+import logging
+import threading
+import time
+
+import bluesky.plan_stubs as bps
+import bluesky.plans as bp
+import bluesky.preprocessors as bpp
+import matplotlib as mpl
+import numpy as np
+import pytest
+from bluesky.callbacks.best_effort import BestEffortCallback
+from bluesky.callbacks.core import LiveTable
+from ophyd import Component as Cpt
+from ophyd import Device, Kind, Signal
+from ophyd.sim import det, det2, det4, motor, motor1, motor2, noisy_det
+
+from instrument.callbacks.live import BestEffort, Table
+from instrument.config.errors import UserError
+from instrument.config.names import LOGGER_NAME
+from instrument.framework.engine import MainThread, RunEngine
+
+
+@pytest.fixture(autouse=True)
+def no_display():
+    """Pictures without a screen, and none left over."""
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def bec():
+    return BestEffort()
+
+
+@pytest.fixture
+def feed(bec):
+    """Give a recorded run to `bec` as the RunEngine does, from another thread."""
+
+    def feed_documents(documents, to=bec):
+        def run():
+            for name, doc in documents:
+                to(name, doc)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join(60)
+
+    return feed_documents
+
+
+class GuiCanvas:
+    """Makes the figures of a test look as if they had a window, and notes who draws them."""
+
+    def __init__(self, monkeypatch):
+        self.draws = []
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        draw = FigureCanvasAgg.draw
+
+        def noted(canvas):
+            begin = time.monotonic()
+            draw(canvas)
+            self.draws.append((threading.current_thread(), begin, time.monotonic()))
+
+        monkeypatch.setattr(FigureCanvasAgg, "draw", noted)
+        monkeypatch.setattr(FigureCanvasAgg, "required_interactive_framework", "test", raising=False)
+        monkeypatch.setattr(Figure, "show", lambda _figure: None)
+
+
+@pytest.fixture
+def gui(monkeypatch):
+    return GuiCanvas(monkeypatch)
+
+
+def figures():
+    import matplotlib.pyplot as plt
+
+    return plt.get_figlabels()
+
+
+def lines_of(label):
+    import matplotlib.pyplot as plt
+
+    return [[line for line in axes.lines if len(line.get_xdata()) > 2] for axes in plt.figure(label).axes]
+
+
+# --- the table
+
+
+def test_table_is_blueskys_without_its_pause(record):
+    documents = record(bp.scan([det, noisy_det], motor, -1, 1, 60))
+    texts = []
+    for table in (
+        LiveTable(["motor", "det", "noisy_det"], separator_lines=False),
+        Table(["motor", "det", "noisy_det"]),
+    ):
+        text = []
+        table._out = text.append
+        begin = time.perf_counter()
+        for name, doc in documents:
+            table(name, doc)
+        texts.append((text, time.perf_counter() - begin))
+    (stock, stock_time), (ours, our_time) = texts
+    assert ours == stock
+    assert our_time < stock_time
+
+
+class Mode(enum.Enum):
+    FAST = "fast"
+
+
+class Mixed(Device):
+    word = Cpt(Signal, value="word", kind=Kind.hinted)
+    whole = Cpt(Signal, value=3, kind=Kind.hinted)
+    yes = Cpt(Signal, value=True, kind=Kind.hinted)
+    spectrum = Cpt(Signal, value=np.arange(4.0), kind=Kind.hinted)
+
+
+def test_cells_that_are_no_numbers_are_shown(record):
+    documents = record(bp.count([Mixed("", name="mixed")]))
+    row = next(doc for name, doc in documents if name == "event")
+    row["data"]["mixed_whole"] = 2.5  # in a column of whole numbers
+    row["data"]["mixed_word"] = Mode.FAST
+    table = Table(["mixed_word", "mixed_whole", "mixed_yes", "missing"])
+    text = []
+    table._out = text.append
+    for name, doc in documents:
+        table(name, doc)
+    cells = [cell.strip() for cell in text[3].strip("|").split("|")]
+    assert cells[2:] == ["fast", "2.5", "True"]
+
+
+def test_output_of_a_run_is_blueskys(record, capsys, bec):
+    plan = bpp.baseline_wrapper(bp.scan([det], motor, -1, 1, 3), [motor1, motor2])
+    documents = record(plan)
+    outputs = []
+    for callback in (BestEffortCallback(), bec):
+        for name, doc in documents:
+            callback(name, doc)
+        outputs.append(capsys.readouterr().out)
+    assert outputs[1] == outputs[0]
+    assert "Start-of-run baseline readings" in outputs[0]
+    assert "generator scan" in outputs[0]
+
+
+@pytest.mark.parametrize(
+    ("method", "gone"),
+    [("disable_table", "generator scan"), ("disable_baseline", "baseline readings"), ("disable_heading", "Transient")],
+)
+def test_parts_of_the_output_can_be_turned_off_and_on(record, capsys, bec, method, gone):
+    documents = record(bpp.baseline_wrapper(bp.scan([det], motor, -1, 1, 3), [motor1]))
+    for call in (method, method.replace("disable", "enable")):
+        getattr(bec, call)()
+        for name, doc in documents:
+            bec(name, doc)
+        assert (gone in capsys.readouterr().out) == call.startswith("enable")
+
+
+def test_a_fault_in_the_table_stops_no_run_and_is_told_once(run_engine, bec, caplog, monkeypatch):
+    monkeypatch.setattr(Table, "event", lambda *_: 1 / 0)
+    run_engine.subscribe(bec)
+    with caplog.at_level(logging.WARNING, LOGGER_NAME):
+        (uid,) = run_engine(bp.scan([det], motor, -1, 1, 5))
+    assert uid
+    assert [r.getMessage() for r in caplog.records if "live table" in r.getMessage()] == [
+        "live table and plot of this run failed (ZeroDivisionError: division by zero); the run goes on"
+    ]
+
+
+# --- peaks
+
+
+def test_peaks_by_statistic_and_signal(record, bec):
+    for name, doc in record(bp.scan([det, noisy_det], motor, -5, 5, 41)):
+        bec(name, doc)
+    assert bec.peaks["cen"]["det"] == bec.peaks.cen["det"] == pytest.approx(0, abs=0.01)
+    assert bec.peaks["fwhm"]["det"] == pytest.approx(2.355, rel=0.01)
+    assert bec.peaks["max"]["det"] == (pytest.approx(0), pytest.approx(1))
+    assert set(bec.peaks["com"]) == {"det", "noisy_det"}
+    assert bec.peaks.x == "motor"
+    assert set(eval(repr(bec.peaks))) == {"com", "cen", "max", "min", "fwhm"}
+    with pytest.raises(KeyError, match="cen"):
+        bec.peaks["center"]
+
+
+def test_peaks_also_while_everything_is_off(record, bec, capsys):
+    bec.disable_plots()
+    bec.disable_table()
+    bec.disable_baseline()
+    for name, doc in record(bp.scan([det], motor, -5, 5, 21)):
+        bec(name, doc)
+    assert bec.peaks["cen"]["det"] == pytest.approx(0, abs=0.01)
+    assert capsys.readouterr().out == ""
+    bec.draw(force=True)
+    assert figures() == []
+
+
+def test_a_count_has_no_peak_and_forgets_the_last_one(record, bec):
+    for plan in (bp.scan([det], motor, -5, 5, 21), bp.count([det], 12)):
+        for name, doc in record(plan):
+            bec(name, doc)
+    assert bec.peaks["cen"] == {"det": None}
+
+
+# --- the plot
+
+
+def test_nothing_is_drawn_where_documents_come_from(record, bec, feed):
+    feed(record(bp.scan([det], motor, -5, 5, 21)))
+    assert figures() == []
+    bec.draw()
+    assert figures() == ["det vs motor"]
+
+
+def test_a_draw_on_another_thread_does_nothing(record, bec, feed):
+    feed(record(bp.scan([det], motor, -5, 5, 21)))
+    thread = threading.Thread(target=bec.draw, args=(True,))
+    thread.start()
+    thread.join()
+    assert figures() == []
+
+
+def test_drawn_on_the_main_thread_while_the_plan_runs_and_not_too_often(bec, gui):
+    RE = RunEngine({}, context_managers=[], during_task=MainThread(bec.draw))  # noqa: N806  the name people know
+    RE.subscribe(bec)
+    deadline = time.monotonic() + 60
+
+    @bpp.run_decorator(md={"num_points": 1000})
+    def until_drawn():
+        while len(gui.draws) < 4 and time.monotonic() < deadline:
+            yield from bps.trigger_and_read([det, motor])
+
+    begin = time.monotonic()
+    RE(until_drawn())
+    spent = time.monotonic() - begin
+    assert len(gui.draws) >= 4  # before the end
+    assert {thread for thread, *_ in gui.draws} == {threading.main_thread()}
+    assert len(gui.draws) <= spent / 0.1 + 1
+    gaps = [later[1] - earlier[2] for earlier, later in zip(gui.draws, gui.draws[1:], strict=False)]
+    assert min(gaps) >= 0.09
+
+
+def test_windows_are_one_for_each_set_of_signals_and_used_again(record, bec, feed):
+    for plan in (
+        bp.scan([det], motor, -5, 5, 11),
+        bp.scan([det, det2], motor, -5, 5, 11),
+        bp.scan([det], motor, -4, 4, 11),
+        bp.grid_scan([det4], motor1, -1, 1, 3, motor2, -1, 1, 4),
+        bp.grid_scan([det4], motor1, -1, 1, 3, motor2, -1, 1, 4),
+    ):
+        feed(record(plan))
+        bec.draw(force=True)
+    assert figures() == ["det vs motor", "det det2 vs motor", "det4 vs motor1 motor2"]
+    assert [len(lines) for lines in lines_of("det vs motor")] == [2]
+    assert [len(lines) for lines in lines_of("det det2 vs motor")] == [1, 1]
+
+
+def test_a_window_keeps_the_newest_scans_only(record, bec, feed):
+    bec.most_curves = 3
+    for _ in range(5):
+        feed(record(bp.scan([det], motor, -5, 5, 11)))
+        bec.draw(force=True)
+    (lines,) = lines_of("det vs motor")
+    assert [line.get_label().split(":")[0] for line in lines] == ["3", "4", "5"]
+    bec.plot_prune_fifo(1, motor, det)
+    (lines,) = lines_of("det vs motor")
+    assert [line.get_label().split(":")[0] for line in lines] == ["5"]
+
+
+def test_what_is_drawn_is_what_was_measured(record, bec, feed):
+    feed(record(bp.scan([det], motor, -5, 5, 11)))
+    bec.draw(force=True)
+    ((line,),) = lines_of("det vs motor")
+    assert list(line.get_xdata()) == pytest.approx(list(np.linspace(-5, 5, 11)))
+    assert list(line.get_ydata()) == pytest.approx(list(np.exp(-(np.linspace(-5, 5, 11) ** 2) / 2)))
+
+
+def test_a_grid_is_an_image_with_each_value_at_its_place(record, bec, feed):
+    import matplotlib.pyplot as plt
+
+    documents = record(bp.grid_scan([det4], motor1, -1, 1, 3, motor2, 10, 13, 4, True))
+    feed(documents)
+    bec.draw(force=True)
+    (image,) = plt.figure("det4 vs motor1 motor2").axes[0].images
+    shown = image.get_array()
+    for doc in (doc for name, doc in documents if name == "event"):
+        row, column = round(doc["data"]["motor1"] + 1), round(doc["data"]["motor2"] - 10)
+        assert shown[row, column] == doc["data"]["det4"]
+    left, right, bottom, top = image.get_extent()
+    assert (left, right, bottom, top) == (9.5, 13.5, -1.5, 1.5)
+
+
+def test_points_on_a_plane_are_coloured(record, bec, feed):
+    import matplotlib.pyplot as plt
+
+    feed(record(bp.spiral([det4], motor1, motor2, 0, 0, 1, 1, 0.3, 12)))
+    bec.draw(force=True)
+    (points,) = plt.figure("det4 vs motor1 motor2").axes[0].collections[:1]
+    assert len(points.get_offsets()) == len(points.get_array()) > 5
+
+
+def test_without_a_display_a_picture_can_be_saved(record, bec, feed, tmp_path):
+    feed(record(bp.scan([det, noisy_det], motor, -5, 5, 21)))
+    path = bec.save_plot(tmp_path / "plot.png")
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert len(path.read_bytes()) > 10_000
+    feed(record(bp.count([det], 5)))
+    assert bec.save_plot(tmp_path / "noisy.png", "noisy_det").exists()
+
+
+def test_a_picture_that_can_not_be_saved_is_one_line(record, bec, feed, tmp_path):
+    with pytest.raises(UserError, match="there is no plot yet: run a scan first"):
+        bec.save_plot(tmp_path / "a.png")
+    feed(record(bp.scan([det], motor, -5, 5, 21)))
+    with pytest.raises(UserError, match="there is no plot of 'dett'"):
+        bec.save_plot(tmp_path / "a.png", "dett")
+    with pytest.raises(UserError, match="can't save the plot as"):
+        bec.save_plot(tmp_path / "gone" / "a.png")
+
+
+def test_what_is_not_to_be_plotted_is_not(record, bec, feed):
+    bec.noplot_streams.append("primary")
+    feed(record(bp.scan([det], motor, -5, 5, 21)))
+    bec.draw(force=True)
+    assert figures() == []
+
+
+def test_a_single_point_is_no_plot(record, bec, feed):
+    feed(record(bp.count([det])))
+    bec.draw(force=True)
+    assert figures() == []
+
+
+@pytest.mark.filterwarnings("error")
+def test_words_and_arrays_are_not_plotted(record, bec, feed):
+    feed(record(bp.count([Mixed("", name="mixed"), det], 3)))
+    bec.draw(force=True)
+    assert figures() == ["det mixed_whole mixed_yes vs time"]
+
+
+def test_a_closed_window_is_opened_by_the_next_scan(record, bec, feed):
+    import matplotlib.pyplot as plt
+
+    feed(record(bp.scan([det], motor, -5, 5, 21)))
+    bec.draw(force=True)
+    plt.close("all")
+    bec.draw(force=True)
+    assert figures() == []
+    feed(record(bp.scan([det], motor, -5, 5, 21)))
+    bec.draw(force=True)
+    assert figures() == ["det vs motor"]
+
+
+def test_peak_is_marked_at_its_centre(record, bec, feed):
+    import matplotlib.pyplot as plt
+
+    feed(record(bp.scan([det], motor, -4, 5, 31)))
+    bec.draw(force=True)
+    axes = plt.figure("det vs motor").axes[0]
+    marks = [line.get_xdata()[0] for line in axes.lines if len(line.get_xdata()) == 2]
+    assert marks == [bec.peaks["cen"]["det"]]
+
+
+def test_a_point_costs_a_fraction_of_blueskys(record, bec, gui, capsys):
+    documents = record(bp.scan([det, noisy_det], motor, -5, 5, 15))
+    costs = {}
+    for callback, draw in ((BestEffortCallback(), lambda: None), (bec, bec.draw)):
+        for _ in range(2):  # the first time makes the figure
+            begin = time.perf_counter()
+            for name, doc in documents:
+                callback(name, doc)
+                draw()
+            costs[type(callback)] = time.perf_counter() - begin
+    capsys.readouterr()
+    assert len(gui.draws) > 30  # it is really drawn here
+    assert costs[BestEffort] < costs[BestEffortCallback] / 4
