@@ -29,7 +29,6 @@ State = Literal["connected", "offline", "disabled", "connecting"]
 POLL = 0.005  # s; while somebody waits for the devices
 LOOK = 1.0  # s; how often the background thread looks even if nothing told it to
 TOGETHER = 0.3  # s; changes that follow each other faster are told in one line
-SEARCH = 5.0  # s; how often an offline PV is searched for afresh
 # Messages that act on a device, hence need it.
 COMMANDS = frozenset(
     "collect complete configure kickoff locate monitor prepare read set stage trigger".split()  # as bluesky has them
@@ -83,7 +82,7 @@ class Health:
     ) -> None:
         self._devices = devices
         self._timeout = timeout
-        self._core = set(devices if core is None else core) if core is not None else _core_of(devices)
+        self._core = _core_of(devices) if core is None else set(core)
         self._on_change = on_change
         self._tell = tell
         self._untold: dict[str, DeviceState] = {}
@@ -209,7 +208,7 @@ class Health:
             self._thread.join(timeout=2.0)
 
     def _follow(self) -> None:
-        searched = changed = time.monotonic()
+        changed = time.monotonic()
         while not self._ended.is_set():
             self._wake.wait(POLL * 10 if self._untold or self.names("connecting") else LOOK)
             self._wake.clear()
@@ -224,9 +223,6 @@ class Health:
                     changed = now
                 elif untold and now - changed > TOGETHER:
                     self._tell_changes()
-                if now - searched > SEARCH:
-                    searched = now
-                    self._search()
             except Exception:
                 logger.exception("looking after the devices failed; it goes on")
 
@@ -319,13 +315,6 @@ class Health:
         known = self._state_of(obj)
         if known is not None and connected != (known.state == "connected"):
             self._wake.set()
-
-    def _search(self) -> None:
-        """Search afresh for the first dead PV of each offline device.
-
-        Channel Access asks ever more rarely for a channel that did not answer; a new channel is asked for at once,
-        and with it come those that wait for the same IOC.
-        """
 
     def _state_of(self, obj: Any) -> DeviceState | None:
         root = getattr(obj, "root", obj)
