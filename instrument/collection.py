@@ -6,12 +6,13 @@ The one module that acts when it is imported. A second import, or `%run`, finds 
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 from instrument import commands as _commands
 from instrument.session import current as _current
 
 
-def _shell() -> object:
+def _shell() -> Any:
     ipython = sys.modules.get("IPython")
     return ipython.get_ipython() if ipython is not None else None
 

@@ -68,7 +68,7 @@ class Session:
         config: Config | Path | str | None = None,
         *,
         began: float | None = None,
-        tell: Callable[[str], object] = print,
+        tell: Callable[[str], None] = print,
     ) -> None:
         self._began = time.monotonic() if began is None else began
         self._tell = tell

@@ -26,9 +26,8 @@ def missing_programs() -> list[str]:
     """Install what tests need of the system, if we are root on Debian; return what is still missing."""
     missing = [name for name in SYSTEM_PROGRAMS if shutil.which(name) is None]
     if missing and shutil.which("apt-get") and os.geteuid() == 0:
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "check": False}
-        subprocess.run(["apt-get", "update"], **quiet)
-        subprocess.run(["apt-get", "install", "-y", *(SYSTEM_PROGRAMS[name] for name in missing)], **quiet)
+        for command in (["update"], ["install", "-y", *(SYSTEM_PROGRAMS[name] for name in missing)]):
+            subprocess.run(["apt-get", *command], capture_output=True, check=False)
         missing = [name for name in SYSTEM_PROGRAMS if shutil.which(name) is None]
     return missing
 

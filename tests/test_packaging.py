@@ -1,5 +1,6 @@
 """One list of dependencies, seen three ways: pyproject.toml, constraints.txt, environment.yml."""
 
+import itertools
 import re
 import tomllib
 from pathlib import Path
@@ -22,8 +23,12 @@ def project() -> dict:
     return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
+def every_requirement(project: dict) -> list[str]:
+    return [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
+
+
 def test_every_dependency_has_a_lower_bound(project):
-    requirements = project["dependencies"] + sum(project["optional-dependencies"].values(), [])
+    requirements = every_requirement(project)
     unbounded = [r for r in requirements if not any(v.startswith((">=", "==")) for v in split(r)[1])]
     assert not unbounded
 
@@ -32,7 +37,7 @@ def test_every_dependency_is_pinned_in_constraints(project):
     pins = dict(
         split(line) for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")
     )
-    requirements = project["dependencies"] + sum(project["optional-dependencies"].values(), [])
+    requirements = every_requirement(project)
     for name, _ in map(split, requirements):
         assert name in pins, f"{name} is not pinned"
         assert all(v.startswith("==") for v in pins[name])

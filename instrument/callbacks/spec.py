@@ -157,7 +157,7 @@ class SpecWriter:
 
     # --- what the outbox uses
 
-    def assign(self, _start: dict[str, Any]) -> dict[str, Any]:
+    def assign(self, start: dict[str, Any]) -> dict[str, Any]:
         """Settle which file a run that starts now goes to."""
         return {"file": str(self._path), "epoch": self._epoch, "user": self._user, "host": self._host}
 

@@ -15,7 +15,10 @@ class EngineCommands:
         self._session = session
 
     def trace_messages(self, on: bool = True) -> None:
-        """Print each message that the RunEngine works on, with the time since the first; `trace_messages(False)` ends it.
+        """Print each message that the RunEngine works on, with the time since the first.
+
+        Args:
+            on: False ends it.
 
         Example:
             >>> trace_messages()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import bluesky
 from bluesky import Msg
@@ -39,15 +39,9 @@ DEVICE_COMMANDS = (
 )
 DRAW_INTERVAL = 0.05  # s; how often the main thread looks whether a plot wants drawing
 
+Documents = Callable[[str, dict[str, Any]], object]  # what takes each document: name and content
+
 PAUSED = "paused: RE.resume() goes on, RE.stop() or RE.abort('why') ends it in good order, RE.halt() at once"
-
-
-class Documents(Protocol):
-    """What takes each document: name and content."""
-
-    def __call__(self, name: str, doc: dict[str, Any]) -> object:
-        """Take one document."""
-        ...
 
 
 class RunInterruptedError(RunEngineInterrupted, UserError):

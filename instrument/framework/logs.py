@@ -73,12 +73,9 @@ def start_logging(
         backupCount=backups,
     )
     logger.propagate = False
+    (to_file,) = (h for h in logger.handlers if isinstance(h, logging.handlers.RotatingFileHandler))
     for handler in logger.handlers:
-        if isinstance(handler, logging.handlers.RotatingFileHandler):
-            handler.setLevel(file.upper())
-            to_file = handler
-        else:
-            handler.setLevel(console.upper())
+        handler.setLevel((file if handler is to_file else console).upper())
     for name in LIBRARY_LOGGERS:
         library = logging.getLogger(name)
         library.addHandler(to_file)

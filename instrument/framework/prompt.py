@@ -137,9 +137,11 @@ def install(shell: InteractiveShell, last_error: LastError, engine: Any, magics_
     set_bluesky_event_loop(engine.loop)  # the engine that was made last, which is bluesky.magics' own, had taken it
     shell.register_magics(BlueskyMagics)
 
-    plain = shell.display_formatter.formatters["text/plain"]
+    formatter = shell.display_formatter
+    plain = formatter.formatters["text/plain"] if formatter is not None else None
     for kind in (Plan, GeneratorType):
-        plain.for_type(kind, lambda plan, printer, _cycle: printer.text(plan_hint(plan)))
+        if plain is not None:
+            plain.for_type(kind, lambda plan, printer, _cycle: printer.text(plan_hint(plan)))
 
 
 def tell(line: str) -> None:
