@@ -111,8 +111,8 @@ class _Builder:
         accepted: list[tuple[yaml.Node, yaml.Node]] = []
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
-            key = self._loader.construct_object(key_node) if isinstance(key_node, yaml.ScalarNode) else None
             if key_node.tag != _MERGE:
+                key = self._loader.construct_object(key_node) if isinstance(key_node, yaml.ScalarNode) else None
                 if not isinstance(key, str):
                     shown = key_node.value if isinstance(key_node, yaml.ScalarNode) else "a list or mapping"
                     problem = Problem(self._document.file, line, _dotted(location), f"the key {shown} must be text")

@@ -6,7 +6,7 @@ import keyword
 import os
 import types
 import typing
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +37,19 @@ def find(path: Path | str | None = None) -> Path:
     return chosen / "iconfig.yml" if chosen.is_dir() else chosen
 
 
-def load(path: Path | str | None = None, *, check_devices: DeviceCheck | None = None) -> Config:
+def load(
+    path: Path | str | None = None,
+    *,
+    check_devices: DeviceCheck | None = None,
+    exported_names: Collection[str] = (),
+) -> Config:
     """Read iconfig.yml and the device files that it names.
 
     Args:
         path: See `find`.
         check_devices: Further checks of the devices that are readable, such as `instrument.devices.registry.check`;
             what it finds is reported together with the rest.
+        exported_names: Names of the user's namespace that neither a device nor a shortcut may take.
 
     Raises:
         ConfigError: With every mistake in every file.
@@ -70,7 +76,8 @@ def load(path: Path | str | None = None, *, check_devices: DeviceCheck | None = 
             specs += _device_specs(devices, specs)
             problems += devices.problems
 
-    problems += _shortcut_problems(document, specs)
+    problems += _shortcut_problems(document, specs, exported_names)
+    problems += [taken(spec) for spec in specs if spec.name in exported_names]
     if settings is not None:
         specs = [_with_prefix(spec, settings.virtual_beamline.prefix) for spec in specs]
     if check_devices is not None:
@@ -86,6 +93,8 @@ def load(path: Path | str | None = None, *, check_devices: DeviceCheck | None = 
 
 def _settings(document: Document) -> SessionFile | None:
     """The validated iconfig.yml; its mistakes go into the document's problems."""
+    if document.content is None and document.problems:  # nothing of it could be read
+        return None
     content = {} if document.content is None else document.content
     if not isinstance(content, dict):
         document.problem((), "", "must hold `key: value` lines")
@@ -135,13 +144,15 @@ def _device_file_names(document: Document, settings: SessionFile | None) -> list
     """The device files named, also when something else in iconfig.yml is wrong."""
     if settings is not None:
         return list(settings.devices)
-    named = document.content.get("devices") if isinstance(document.content, dict) else None
-    if not isinstance(named, list):
+    if not isinstance(document.content, dict):
         return []
-    return [name for name in named if isinstance(name, str)]
+    named = document.content.get("devices", SessionFile.model_fields["devices"].default)
+    return [name for name in named if isinstance(name, str)] if isinstance(named, (list, tuple)) else []
 
 
-def _shortcut_problems(document: Document, specs: Sequence[DeviceSpec]) -> list[Problem]:
+def _shortcut_problems(
+    document: Document, specs: Sequence[DeviceSpec], exported_names: Collection[str]
+) -> list[Problem]:
     """Shortcuts must be usable names, not taken, and start at a device."""
     shortcuts = document.content.get("shortcuts") if isinstance(document.content, dict) else None
     if not isinstance(shortcuts, dict):
@@ -153,6 +164,8 @@ def _shortcut_problems(document: Document, specs: Sequence[DeviceSpec]) -> list[
         line, key = document.line(("shortcuts", name)), f"shortcuts.{name}"
         if reason := unusable(name):
             problems.append(Problem(document.file, line, key, reason))
+        elif name in exported_names:
+            problems.append(Problem(document.file, line, key, TAKEN))
         elif name in by_name:
             first = by_name[name]
             message = f"is already the device on line {first.line} of {first.file.name}"
@@ -167,6 +180,14 @@ def _shortcut_problems(document: Document, specs: Sequence[DeviceSpec]) -> list[
 
 
 # --- devices.yml -----------------------------------------------------------------------------------------------------
+
+
+TAKEN = "is the name of something else at the prompt; choose another"
+
+
+def taken(spec: DeviceSpec) -> Problem:
+    """A device that would hide another name of the user's namespace."""
+    return Problem(spec.file, spec.key_lines.get("name", spec.line), f"{spec.name}.name", TAKEN)
 
 
 def unusable(name: str) -> str | None:

@@ -14,7 +14,7 @@ from typing import Any
 from ophyd.ophydobj import OphydObject
 
 from instrument.config.errors import ConfigError, Problem, UserError, nearest
-from instrument.config.loader import OWN_KEYS, unusable
+from instrument.config.loader import OWN_KEYS, taken, unusable
 from instrument.config.models import DeviceSpec
 
 ALIASES = {"apsbits.utils.sim_creator": "instrument.devices.factories"}
@@ -44,8 +44,7 @@ def check(specs: Sequence[DeviceSpec], exported_names: Collection[str] = ()) -> 
                 failure = resolved[spec.cls]
                 problems.append(Problem(spec.file, spec.class_line, spec.cls, failure.reason, failure.suggestion))
         if spec.name in exported_names:
-            message = "is the name of something else at the prompt; choose another"
-            problems.append(_problem(spec, "name", message))
+            problems.append(taken(spec))
         target = resolved[spec.cls]
         if not isinstance(target, _Unresolved):
             problems += _keyword_problems(spec, target)
