@@ -2,12 +2,50 @@
 
 from __future__ import annotations
 
+import difflib
+import functools
+import inspect
 import math
 import operator
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+from bluesky.utils import Plan
+
 from instrument.config.errors import UserError
+
+
+class PlanArgumentError(UserError, TypeError):
+    """A plan was called with arguments that it does not take, or without some that it needs; also a TypeError."""
+
+
+def plan(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator: bluesky's `plan`, which tells a misspelt argument in one line.
+
+    (bluesky's own adds the traceback of a half-made object to Python's message.)
+    """
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Plan:
+        try:
+            signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise PlanArgumentError(_call_mistake(function.__name__, signature, kwargs, str(error))) from None
+        return Plan(function, *args, **kwargs)
+
+    wrapper._is_plan_ = True  # type: ignore[attr-defined]
+    return wrapper
+
+
+def _call_mistake(name: str, signature: inspect.Signature, given: dict[str, Any], why: str) -> str:
+    takes = f"it takes {', '.join(signature.parameters)}; nothing moved"
+    for argument in given:
+        if argument not in signature.parameters:
+            near = difflib.get_close_matches(argument, signature.parameters, 1)
+            hint = f": did you mean {near[0]!r}?" if near else ";"
+            return f"{name} has no argument {argument!r}{hint} {takes}"
+    return f"{name}: {why}; {takes}"
 
 
 def motor_of(plan: str, motor: Any) -> Any:

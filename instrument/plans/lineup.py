@@ -10,12 +10,13 @@ from typing import Any
 from bluesky import plan_stubs as bps
 from bluesky import plans as bp
 from bluesky import preprocessors as bpp
-from bluesky.utils import MsgGenerator, plan
+from bluesky.utils import MsgGenerator
 
 from instrument.config.errors import UserError
 from instrument.config.names import LOGGER_NAME
 from instrument.framework.statistics import PeakStatistics, peak_statistics
 from instrument.plans import checks
+from instrument.plans.checks import plan
 
 logger = logging.getLogger(LOGGER_NAME)
 

@@ -7,19 +7,20 @@ import random
 from typing import Any
 
 from bluesky import plan_stubs as bps
-from bluesky.utils import MsgGenerator, plan
+from bluesky.utils import MsgGenerator
 
 from instrument.config.names import LOGGER_NAME
 from instrument.plans import checks
+from instrument.plans.checks import plan
 from instrument.plans.lineup import FEWEST_POINTS, Lineup, position_of, scan_peak, signal_of
 
 logger = logging.getLogger(LOGGER_NAME)
 
-# The simulated peak of `noisy`, as the reference's plans set it up anew (setup_lorentzian_swait of apstools).
+# The simulated peak of `noisy`: as random as the virtual beamline makes it at its start.
 CENTER_RANGE = (-1.0, 1.0)
-WIDTH_RANGE = (0.05, 0.15)  # full width would be twice as much; not so narrow that 23 points over 4 miss it
-SCALE_RANGE = (90_000.0, 100_000.0)  # counts
-NOISE_RANGE = (0.0008, 0.0864)  # of the signal
+WIDTH_RANGE = (0.02, 0.06)  # half width at half height
+SCALE_RANGE = (80_000.0, 100_000.0)  # counts
+NOISE_RANGE = (0.02, 0.08)  # of the signal
 
 
 @plan
@@ -27,7 +28,7 @@ def change_noisy_parameters(*, calc: Any) -> MsgGenerator[None]:
     """Give the simulated peak another random centre, width, height and noise.
 
     Args:
-        calc: The swait record behind the peak: inputs B centre, C width, D scale, E noise.
+        calc: The swait record behind the peak: inputs B centre, C half width, D height, E noise.
     """
     draw = random.SystemRandom().uniform
     channels = calc.channels

@@ -1,0 +1,247 @@
+"""Plans only yield, check what they are given before anything moves, and find the peak."""
+
+import inspect
+import logging
+import math
+
+import bluesky.plan_stubs as bps
+import pytest
+from bluesky.simulators import summarize_plan
+from ophyd.sim import SynGauss
+
+from instrument import plans
+from instrument.config.errors import UserError
+from instrument.config.names import LOGGER_NAME
+from instrument.plans.defaults import with_devices
+from instrument.plans.peak_finder import CENTER_RANGE, WIDTH_RANGE
+from tests.plans.spy import DirectCallError
+
+# How each exported plan is called.
+CALLS = {
+    "lup": lambda b: plans.lup([b.noisy], b.motor, -1, 1, 21),
+    "two_pass_scan": lambda b: plans.two_pass_scan(detector=b.noisy, motor=b.motor),
+    "findpeak_multipass": lambda b: plans.findpeak_multipass(2, detector=b.noisy, motor=b.motor),
+    "repeat_findpeak": lambda b: plans.repeat_findpeak(2, detector=b.noisy, motor=b.motor, calc=b.calc),
+    "change_noisy_parameters": lambda b: plans.change_noisy_parameters(calc=b.calc),
+}
+
+
+def test_every_exported_plan_is_tried_here():
+    assert set(CALLS) == set(plans.__all__)
+
+
+@pytest.mark.parametrize("name", plans.__all__)
+def test_plans_only_yield(bench, name):
+    bench.run(CALLS[name](bench))
+    assert bench.messages
+
+
+@pytest.mark.parametrize(
+    "touch", [lambda b: b.motor.set(1), lambda b: b.noisy.read(), lambda b: b.motor.position, lambda b: b.motor.get()]
+)
+def test_the_spy_sees_a_plan_that_touches_a_device(bench, touch):
+    def plan():
+        yield from bps.null()
+        touch(bench)
+
+    with pytest.raises(DirectCallError):
+        bench.run(plan())
+
+
+@pytest.mark.parametrize("name", plans.__all__)
+def test_plans_can_be_run_dry(bench, name, capsys):
+    bench.guard.armed = False
+    summarize_plan(CALLS[name](bench))
+    assert "m1 -> " in capsys.readouterr().out or name == "change_noisy_parameters"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        (lambda b: plans.lup([b.noisy], "m1", -1, 1), "lup: 'm1' is text, not a motor"),
+        (lambda b: plans.lup(["nosy"], b.motor, -1, 1), "lup: 'nosy' is text, not a detector"),
+        (lambda b: plans.lup([b.noisy], b.motor, -1, 1, nun=5), "lup has no argument 'nun': did you mean 'num'?"),
+        (lambda b: plans.lup([b.noisy], b.motor), "lup: missing a required argument: 'start'"),
+        (lambda b: plans.two_pass_scan(detector=b.noisy, motr=b.motor), "no argument 'motr': did you mean 'motor'?"),
+        (lambda b: plans.lup("noisy", b.motor, -1, 1), "lup: 'noisy' is text, not a detector"),
+        (lambda b: plans.lup([], b.motor, -1, 1), "no detector"),
+        (lambda b: plans.lup([3], b.motor, -1, 1), "3 can't be read"),
+        (lambda b: plans.lup([b.noisy], b.noisy, -1, 1), "noisy can't be moved"),
+        (lambda b: plans.lup([b.noisy], b.motor, math.nan, 1), "start=nan"),
+        (lambda b: plans.lup([b.noisy], b.motor, -1, math.inf), "finish=inf"),
+        (lambda b: plans.lup([b.noisy], b.motor, "1 mm", 1), "start='1 mm' is no number"),
+        (lambda b: plans.lup([b.noisy], b.motor, None, 1), "start=None is no number"),
+        (lambda b: plans.lup([b.noisy], b.motor, 1, 1), "nothing to scan"),
+        (lambda b: plans.lup([b.noisy], b.motor, -1, 1, 0), "num=0 has to be a whole number, 3 or more"),
+        (lambda b: plans.lup([b.noisy], b.motor, -1, 1, -5), "num=-5"),
+        (lambda b: plans.lup([b.noisy], b.motor, -1, 1, 5.5), r"num=5\.5"),
+        (lambda b: plans.lup([b.noisy], b.motor, -1, 1, key="center"), "key='center' is no statistic"),
+        (lambda b: plans.two_pass_scan(detector="noisy", motor=b.motor), "'noisy' is text"),
+        (lambda b: plans.two_pass_scan(detector=b.noisy, motor=b.motor, half_width=0), "half_width=0"),
+        (lambda b: plans.two_pass_scan(detector=b.noisy, motor=b.motor, center=math.nan), "center=nan"),
+        (lambda b: plans.findpeak_multipass(0, detector=b.noisy, motor=b.motor), "number_of_scans=0"),
+        (lambda b: plans.findpeak_multipass(2, 2, detector=b.noisy, motor=b.motor), "number_of_points=2"),
+        (lambda b: plans.findpeak_multipass(magnify=-1, detector=b.noisy, motor=b.motor), "magnify=-1"),
+        (lambda b: plans.findpeak_multipass(detector=b.noisy, motor="m1"), "'m1' is text"),
+        (lambda b: plans.repeat_findpeak(0, detector=b.noisy, motor=b.motor, calc=b.calc), "iters=0"),
+        (lambda b: plans.repeat_findpeak(detector=b.noisy, motor="m1", calc=b.calc), "'m1' is text"),
+    ],
+)
+def test_a_wrong_argument_is_one_line_and_nothing_moves(bench, wrong, why):
+    with pytest.raises(UserError, match=why.replace("?", r"\?")) as caught:
+        bench.run(wrong(bench))
+    assert "\n" not in str(caught.value)
+    assert "nothing moved" in str(caught.value)
+    assert bench.messages == []
+
+
+def test_a_scan_beyond_the_limits_does_not_start(bench):
+    type(bench.motor).limits = (-0.5, 0.5)
+    for plan in (
+        plans.lup([bench.noisy], bench.motor, -1, 1),
+        plans.two_pass_scan(detector=bench.noisy, motor=bench.motor),
+    ):
+        with pytest.raises(UserError, match=r"m1 would go to -\d.*outside of its limits -0.5 to 0.5; nothing moved"):
+            bench.run(plan)
+    assert {message.command for message in bench.messages} <= {"read", "locate"}
+
+
+@pytest.mark.parametrize("key", ["cen", "com", "max"])
+def test_lup_moves_to_the_peak(bench, key, caplog):
+    with caplog.at_level(logging.INFO, LOGGER_NAME):
+        found = bench.run(plans.lup([bench.noisy], bench.motor, -1, 1, 41, key))
+    assert found.position == pytest.approx(0.3, abs=0.1)
+    assert bench.motor.readback.get() == found.position
+    assert found.statistics.fwhm == pytest.approx(2.355 * 0.2, rel=0.1)
+    assert (found.scan_id, found.signal) == (1, "noisy")
+    assert f"lup: m1 from 0 to {found.position:g} ({key} of noisy, scan 1)" in caplog.messages
+
+
+def test_lup_is_relative_to_where_the_motor_is(bench):
+    bench.guard.armed = False
+    bench.motor.set(0.5).wait(5)
+    found = bench.run(plans.lup(bench.noisy, bench.motor, -0.6, 0.6, 21))
+    assert found.statistics.cen == pytest.approx(0.3, abs=0.05)
+    assert found.statistics.number_of_points == 21
+
+
+def test_lup_goes_back_where_there_is_no_peak(bench, caplog):
+    bench.guard.armed = False
+    bench.noisy.noise_multiplier.put(0)
+    bench.noisy.Imax.put(0)
+    bench.motor.set(0.123).wait(5)
+    found = bench.run(plans.lup([bench.noisy], bench.motor, -1, 1, 21))
+    assert found.statistics.kind == "none"
+    assert bench.motor.readback.get() == found.position == pytest.approx(0.123)
+    assert "no peak of noisy in scan 1; m1 went back to 0.123" in caplog.text
+
+
+class TwoSignals(SynGauss):
+    """A detector that hints at more than one signal."""
+
+    @property
+    def hints(self):
+        return {"fields": [self.name, f"{self.name}_Imax"]}
+
+
+def test_which_of_several_signals_has_to_be_said(bench):
+    two = TwoSignals("two", bench.motor, "m1", center=0.3, Imax=1000, sigma=0.2)
+    with pytest.raises(UserError, match=r"two has several signals \(two, two_Imax\): say which"):
+        bench.run(plans.lup([two], bench.motor, -1, 1, 21))
+    assert bench.messages == []
+    found = bench.run(plans.lup([two], bench.motor, -1, 1, 21, signal="two"))
+    assert found.statistics.cen == pytest.approx(0.3, abs=0.05)
+    with pytest.raises(UserError, match="scan 2 has no readings of 'twoo'"):
+        bench.run(plans.lup([two], bench.motor, -1, 1, 21, signal="twoo"))
+
+
+def test_findpeak_narrows_down_and_stays_at_the_peak(bench, caplog):
+    bench.noisy.noise_multiplier.put(10)
+    with caplog.at_level(logging.INFO, LOGGER_NAME):
+        found = bench.run(
+            plans.findpeak_multipass(number_of_scans=3, number_of_points=31, detector=bench.noisy, motor=bench.motor)
+        )
+    assert len(found) == 3
+    assert found[-1].statistics.cen == pytest.approx(0.3, abs=0.03)
+    assert bench.motor.readback.get() == found[-1].position == found[-1].statistics.cen
+    widths = [start["plan_args"]["args"][2] - start["plan_args"]["args"][1] for start in bench.starts]
+    assert widths[0] == pytest.approx(4.2)
+    assert widths[1] == pytest.approx(2 * 1.2 * found[0].statistics.fwhm)
+    assert [start["scan_sequence_number"] for start in bench.starts] == [1, 2, 3]
+    assert {start["number_of_scans"] for start in bench.starts} == {3}
+    assert "scan_id center" in caplog.text
+
+
+def test_findpeak_without_a_peak_goes_back(bench, caplog):
+    bench.guard.armed = False
+    bench.noisy.noise_multiplier.put(0)
+    bench.noisy.Imax.put(0)
+    bench.motor.set(0.5).wait(5)
+    assert bench.run(plans.findpeak_multipass(detector=bench.noisy, motor=bench.motor)) == []
+    assert bench.motor.readback.get() == 0.5
+    assert len(bench.starts) == 1
+    assert "no peak of noisy in scan 1" in caplog.text
+
+
+def test_findpeak_stays_within_the_limits_after_the_first_scan(bench):
+    type(bench.motor).limits = (-2.1, 0.4)
+    found = bench.run(plans.findpeak_multipass(2, detector=bench.noisy, motor=bench.motor, center=-0.3, half_width=0.7))
+    assert len(found) == 2
+    assert bench.starts[1]["plan_args"]["args"][2] == 0.4
+
+
+def test_two_passes_are_numbered(bench):
+    found = bench.run(plans.two_pass_scan(md={"note": "x"}, detector=bench.noisy, motor=bench.motor))
+    assert len(found) == 2
+    assert [(start["scan_sequence"], start["note"]) for start in bench.starts] == [(1, "x"), (2, "x")]
+
+
+def test_repeating_changes_the_simulated_peak_each_time(bench):
+    results = bench.run(plans.repeat_findpeak(2, detector=bench.noisy, motor=bench.motor, calc=bench.calc))
+    assert len(results) == 2
+    assert [start["iteration"] for start in bench.starts] == [1] * 4 + [2] * 4
+    sets = [m.args[0] for m in bench.messages if m.command == "set" and m.obj.name in "BC"]
+    assert len(set(sets)) == 4
+    assert all(CENTER_RANGE[0] <= center <= CENTER_RANGE[1] for center in sets[0::2])
+    assert all(WIDTH_RANGE[0] <= width <= WIDTH_RANGE[1] for width in sets[1::2])
+    assert bench.run(plans.repeat_findpeak(detector=bench.noisy, motor=bench.motor)) != []  # as the peak is
+
+
+def test_a_session_fills_in_its_devices(bench):
+    devices = {"noisy": bench.noisy, "m1": bench.motor}
+    plan = with_devices(plans.repeat_findpeak, devices)
+    assert plan.__name__ == "repeat_findpeak"
+    parameters = inspect.signature(plan).parameters
+    assert parameters["motor"].default is bench.motor
+    assert parameters["calc"].default is None  # no such device
+    assert len(bench.run(plan())[0]) == 4
+    other = SynGauss("other", bench.motor, "m1", center=0.3, Imax=1000, sigma=0.2)
+    assert bench.run(with_devices(plans.two_pass_scan, devices)(detector=other))[0].signal == "other"
+    assert with_devices(plans.lup, devices) is plans.lup
+    bare = with_devices(plans.two_pass_scan, {})
+    with pytest.raises(TypeError, match="detector"):
+        bare()
+
+
+def test_findpeak_on_the_virtual_beamline(virtual_beamline, caplog):
+    from bluesky import RunEngine
+    from ophyd import EpicsSignalRO
+
+    from instrument.devices.motors import Motor
+
+    prefix = virtual_beamline.prefix
+    m1 = Motor(f"{prefix}m1", name="m1", labels=("motor",))
+    noisy = EpicsSignalRO(f"{prefix}userCalc1", name="noisy", labels=("detectors",))
+    truth = {letter: EpicsSignalRO(f"{prefix}userCalc1.{letter}", name=letter) for letter in "BC"}
+    for device in (m1, noisy, *truth.values()):
+        device.wait_for_connection(timeout=10)
+    center, width = truth["B"].get(), truth["C"].get()
+    engine = RunEngine({}, context_managers=[], call_returns_result=True)
+    found = engine(plans.findpeak_multipass(3, 21, detector=noisy, motor=m1)).plan_result
+    assert len(found) == 3
+    assert found[-1].statistics.cen == pytest.approx(center, abs=0.1 * width)
+    assert found[-1].statistics.fwhm == pytest.approx(2 * width, rel=0.2)
+    assert m1.position == pytest.approx(found[-1].position, abs=0.001)
+    with pytest.raises(UserError, match=r"m1 would go to \S+, outside of its limits -32000 to 32000; nothing moved"):
+        engine(plans.lup([noisy], m1, -1, 40000))
+    assert m1.position == pytest.approx(found[-1].position, abs=0.001)
