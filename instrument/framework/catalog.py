@@ -35,17 +35,19 @@ _SERVER_TIMEOUT = 3000  # ms in which a MongoDB server must answer
 _FAILURE_HOLDS = 10.0  # s during which a catalog that did not open is not tried again
 
 # What people use of databroker.v2.Broker and databroker.v1.Broker. Other names are none of a catalog's: asking for
-# them must not import anything, since runtime-checkable protocols (`isinstance(x, Readable)`) ask for many.
-_CATALOG_NAMES = frozenset({
-    "v1", "v2", "search", "items", "keys", "values", "walk", "filter", "metadata", "handler_registry", "root_map",
-    "register_handler", "deregister_handler", "force_reload", "reload", "stats", "find", "serialize", "save",
+# them must not import anything, since runtime-checkable protocols (`isinstance(x, Readable)`) ask for many. Tab
+# completion asks for each name that `dir()` gives: those are methods, which import when they are called.
+_CATALOG_METHODS = frozenset({
+    "search", "items", "keys", "values", "walk", "filter", "register_handler", "deregister_handler", "force_reload",
+    "reload", "stats", "find", "serialize", "save",
 })  # fmt: skip
-_BROKER_NAMES = frozenset({
-    "v1", "v2", "reg", "fs", "get_config", "named", "from_config", "stream_names_given_header", "fetch_external",
-    "get_fields", "get_documents", "get_events", "get_table", "get_images", "alias", "dynamic_alias", "add_filter",
-    "clear_filters", "aliases", "filters", "restream", "stream", "process", "export", "export_size", "insert", "stats",
-    "external_fetchers", "prepare_hook",
+_CATALOG_VALUES = frozenset({"metadata", "handler_registry", "root_map", "_entries"})
+_BROKER_METHODS = frozenset({
+    "get_config", "named", "from_config", "stream_names_given_header", "fetch_external", "get_fields", "get_documents",
+    "get_events", "get_table", "get_images", "alias", "dynamic_alias", "add_filter", "clear_filters", "restream",
+    "stream", "process", "export", "export_size", "insert", "stats",
 })  # fmt: skip
+_BROKER_VALUES = frozenset({"reg", "fs", "aliases", "filters", "external_fetchers", "prepare_hook", "_catalog"})
 
 
 class CatalogError(UserError):
@@ -86,32 +88,52 @@ class _Loader:
                     raise
             return self.catalog
 
+    def fresh_index(self) -> RunIndex:
+        assert self.index is not None
+        for line in self.index.refresh():
+            logger.warning("%s", line)
+        return self.index
+
     def describe(self) -> str:
         if self.index is not None:
-            self.index.refresh()
-            return f"{self.name}: {self.index.describe()}"
+            return f"{self.name}: {self.fresh_index().describe()}"
         return f"{self.name}: {'open' if self.catalog is not None else 'opened on first use'}"
 
 
 class _Lazy:
     """What both objects have in common."""
 
-    _names: frozenset[str] = frozenset()
+    _methods: frozenset[str] = frozenset()
+    _values: frozenset[str] = frozenset()
     _kind = "catalog"
 
     def __init__(self, loader: _Loader) -> None:
         self.__dict__["_loader"] = loader
         self.__dict__["name"] = loader.name
 
+    def __init_subclass__(cls) -> None:
+        for name in cls._methods:
+            setattr(cls, name, _delegate(name))
+
     def _real(self) -> Any:
         return self._loader.get()
 
+    @property
+    def v1(self) -> LazyBroker:
+        """The broker over the same runs."""
+        return LazyBroker(self._loader)
+
+    @property
+    def v2(self) -> LazyCatalog:
+        """The catalog of the same runs."""
+        return LazyCatalog(self._loader)
+
     def __getattr__(self, name: str) -> Any:
-        if name in self._names:
+        if name in self._values:
             return getattr(self._real(), name)
         if not name.startswith("_") and self._loader.catalog is not None and self._answers(name):
             return getattr(self._real(), name)
-        msg = f"{self._kind} {self._loader.name!r} has no attribute {name!r}"
+        msg = f"{self._kind} has no attribute {name!r}"
         raise AttributeError(msg)
 
     def _answers(self, name: str) -> bool:
@@ -119,13 +141,19 @@ class _Lazy:
         return False
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name not in self._names:
-            msg = f"{self._kind} {self._loader.name!r} has no attribute {name!r} to set"
+        if name not in self._values:
+            msg = f"{self._kind} has no attribute {name!r} to set"
             raise AttributeError(msg)
         setattr(self._real(), name, value)
 
     def __dir__(self) -> list[str]:
-        return sorted({"name", *self._names})
+        return sorted({"name", "v1", "v2", *self._methods})
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and other._loader is self._loader
+
+    def __hash__(self) -> int:
+        return hash((type(self), id(self._loader)))
 
     def __bool__(self) -> bool:
         return True
@@ -137,16 +165,26 @@ class _Lazy:
         return f"<{self._kind} {self._loader.describe()}>"
 
 
+def _delegate(name: str) -> Callable[..., Any]:
+    def method(self: _Lazy, *args: Any, **kwargs: Any) -> Any:
+        return getattr(self._real(), name)(*args, **kwargs)
+
+    method.__name__ = name
+    method.__doc__ = f"databroker's `{name}`."
+    return method
+
+
 class LazyCatalog(_Lazy):
     """`cat`: databroker's v2 catalog."""
 
-    _names = _CATALOG_NAMES
+    _methods = _CATALOG_METHODS
+    _values = _CATALOG_VALUES
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._real())
+        return iter(self._loader.fresh_index().uids() if self._loader.index else self._real())
 
-    def __len__(self) -> int:
-        return len(self._real())
+    def __len__(self) -> int:  # `cat?` asks for it
+        return self._loader.fresh_index().count() if self._loader.index else len(self._real())
 
     def __contains__(self, name: object) -> bool:
         return name in self._real()
@@ -158,7 +196,8 @@ class LazyCatalog(_Lazy):
 class LazyBroker(_Lazy):
     """`db`: databroker's v1 Broker over the same catalog."""
 
-    _names = _BROKER_NAMES
+    _methods = _BROKER_METHODS
+    _values = _BROKER_VALUES
     _kind = "broker"
 
     def _real(self) -> Any:
@@ -261,7 +300,8 @@ def _sources(config: Config) -> dict[str, _Source]:
             for name, entry in entries.items():
                 found.setdefault(name, _Source(file, str(entry["driver"]), dict(entry.get("args") or {})))
         except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
-            logger.warning("%s is no catalog file that can be read (%s): its catalogs are not known", file, error)
+            reason = " ".join(str(error).split())
+            logger.warning("%s is no catalog file that can be read (%s): its catalogs are not known", file, reason)
     return found
 
 

@@ -7,6 +7,7 @@ first: there is no time-to-live, and the size of a run costs nothing until its d
 from __future__ import annotations
 
 import logging
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator, Mapping
 from functools import partial
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import event_model
-from databroker.core import BlueskyEventStream, BlueskyRun, Entry, discover_handlers
+from databroker.core import BlueskyEventStream, BlueskyRun, Entry, StreamEntry, discover_handlers
 from databroker.utils import LazyMap
 from databroker.v2 import Broker
 from intake.source.base import Schema
@@ -41,6 +42,12 @@ class RunNotFoundError(UserError, KeyError, IndexError):
 class EventStream(BlueskyEventStream):
     """One stream of a run."""
 
+    def _open_dataset(self) -> None:
+        with warnings.catch_warnings():
+            if len(self._descriptors) > 1:  # bluesky_live merges them with defaults that xarray announces to change
+                warnings.filterwarnings("ignore", category=FutureWarning, module="bluesky_live")
+            super()._open_dataset()
+
     def _get_schema(self) -> Schema:
         # The stock method asks for Dataset.dims as a mapping, which xarray announces to take away.
         if self._ds is None:
@@ -57,6 +64,22 @@ class EventStream(BlueskyEventStream):
         return self._schema
 
 
+class _Plain(Entry):
+    """An entry whose arguments are what they are.
+
+    Stock entries take every text in a run's metadata for a Jinja template: `{{ shell(...) }}` in a sample name would
+    be run, and looking for it costs ten times what opening the run does.
+    """
+
+    def _create_open_args(self, user_parameters: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        arguments = {"metadata": {**self._metadata, "catalog_dir": None}, **self._open_args, **user_parameters}
+        return self._plugin[0], {**arguments, "entry": self}
+
+
+class _PlainStream(_Plain, StreamEntry):
+    """The same for a stream."""
+
+
 class _Streams(LazyMap):
     """The streams of a run, as `EventStream`."""
 
@@ -64,10 +87,10 @@ class _Streams(LazyMap):
         super().add({name: partial(_retarget, make) for name, make in dict(*args, **kwargs).items()})
 
 
-def _retarget(make: Callable[[], Entry]) -> Entry:
-    entry = make()
-    entry._plugin = [EventStream]  # noqa: SLF001  databroker writes its own class into the entry
-    return entry
+def _retarget(make: Callable[[], StreamEntry]) -> StreamEntry:
+    entry = make()  # databroker writes its own class and templates into it
+    init = entry._captured_init_kwargs  # noqa: SLF001
+    return _PlainStream(**{**init, "driver": EventStream})
 
 
 class Run(BlueskyRun):
@@ -250,7 +273,7 @@ class EmbeddedCatalog(Broker):
 
     def _make_run(self, row: Row) -> Run:
         source = _Source(row, self._index.remember_layout)
-        entry = Entry(
+        entry = _Plain(
             name=row.uid,
             description={},
             driver=Run,
