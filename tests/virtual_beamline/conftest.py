@@ -25,7 +25,10 @@ class Client:
         import epics
 
         if name not in self._pvs:
-            self._pvs[name] = epics.PV(self.prefix + name, auto_monitor=False, connection_timeout=10)
+            # {} (an empty channel filter) makes another channel of the same PV: with an unmonitored pyepics PV on a
+            # channel, ophyd's monitors on that channel never get a value, and its devices do not connect.
+            channel = f"{self.prefix}{name if '.' in name else f'{name}.VAL'}{{}}"
+            self._pvs[name] = epics.PV(channel, auto_monitor=False, connection_timeout=10)
         pv = self._pvs[name]
         assert pv.wait_for_connection(timeout=10), pv.pvname
         return pv
