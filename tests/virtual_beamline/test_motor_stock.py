@@ -1,0 +1,263 @@
+"""Stock device classes of ophyd and apstools, unmodified, on the motor record."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from tests.virtual_beamline.conftest import wait_for
+from tests.virtual_beamline.test_motor import DEFAULTS, Axis
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+_numbers = itertools.cycle(range(13, 17))
+
+
+def connected(device):
+    device.wait_for_connection(timeout=10)
+    return device
+
+
+@pytest.fixture
+def number(gp):
+    """A motor at 0, as fast as the other tests' motors."""
+    axis = Axis(gp, f"m{next(_numbers)}")
+    axis.reset()
+    yield axis.name
+    axis.reset()
+    assert DEFAULTS["VELO"] == axis.VELO
+
+
+@pytest.fixture
+def make(gp, number):
+    """Make a device of the class, with apstools' mixins if there are any, on the motor."""
+
+    def make_device(*mixins):
+        from ophyd import EpicsMotor
+
+        kind = type("Motor", (*mixins, EpicsMotor), {}) if mixins else EpicsMotor
+        return connected(kind(f"{gp.prefix}{number}", name="motor"))
+
+    return make_device
+
+
+@pytest.fixture
+def motor(make):
+    return make()
+
+
+def test_ophyd_moves_it_and_waits(motor):
+    status = motor.move(1.5, wait=True, timeout=20)
+    assert status.done
+    assert status.success
+    assert motor.position == 1.5
+    assert not motor.moving
+
+
+def test_ophyd_sees_a_move_to_where_it_is(motor):
+    motor.move(1, timeout=20)
+    for _ in range(5):
+        assert motor.move(1, timeout=5).success
+
+
+def test_ophyd_sees_many_short_moves_in_a_row(motor):
+    for target in (0.01, 0.02, 0.01, 0.03, 0.02):
+        assert motor.move(target, timeout=10).success
+        assert motor.position == target
+
+
+def test_set_gives_a_status_that_ends_with_the_motion(motor):
+    from ophyd.status import wait as status_wait
+
+    status = motor.set(2)
+    wait_for(lambda: motor.moving)
+    assert not status.done
+    status_wait(status, timeout=20)
+    assert motor.position == 2
+
+
+def test_ophyd_stops_it(motor):
+    status = motor.move(1000, wait=False)
+    wait_for(lambda: motor.position > 1)
+    motor.stop()
+    wait_for(lambda: status.done)
+    wait_for(lambda: not motor.moving)
+    assert motor.user_setpoint.get() == motor.user_readback.get() < 500
+
+
+def test_ophyd_knows_the_limits_and_refuses_what_lies_beyond(motor):
+    from ophyd.utils import LimitError
+
+    motor.set_lim(-3, 4)
+    wait_for(lambda: tuple(motor.limits) == (-3, 4))
+    with pytest.raises(LimitError, match=r"value 4\.5 outside of range"):
+        motor.move(4.5)
+    assert motor.position == 0
+    assert (motor.get_lim(1), motor.get_lim(-1)) == (4, -3)
+    assert motor.move(-3, timeout=20).success
+
+
+def test_ophyd_redefines_the_position(motor):
+    motor.move(1, timeout=20)
+    motor.set_current_position(5)
+    wait_for(lambda: motor.position == 5)
+    assert motor.user_offset.get() == 4
+    assert not motor.moving
+    motor.move(6, timeout=20)
+    assert motor.position == 6
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse"])
+def test_ophyd_homes_it(motor, direction):
+    motor.move(2, timeout=20)
+    assert motor.home(direction, wait=True, timeout=30).success
+    assert motor.position == motor.user_setpoint.get()
+
+
+def test_an_alarm_fails_the_move(motor, gp, number):
+    from ophyd.utils import UnknownStatusFailure
+
+    gp.put(f"{number}.CNEN", 0)
+    with pytest.raises(UnknownStatusFailure):
+        motor.move(1, wait=True, timeout=10)
+    assert motor.position == 0
+    gp.put(f"{number}.CNEN", 1)
+    wait_for(lambda: motor.move(1, timeout=10).success)
+
+
+def test_ophyd_reads_and_describes_it(motor):
+    motor.move(1, timeout=20)
+    assert {name: value["value"] for name, value in motor.read().items()} == {"motor": 1, "motor_user_setpoint": 1}
+    description = motor.describe()["motor"]
+    assert (description["units"], description["precision"]) == ("degrees", 5)
+    configuration = {name: value["value"] for name, value in motor.read_configuration().items()}
+    assert configuration == {
+        "motor_user_offset": 0,
+        "motor_user_offset_dir": 0,
+        "motor_velocity": 20,
+        "motor_acceleration": 0.05,
+        "motor_motor_egu": "degrees",
+    }
+    assert motor.report["position"] == 1
+
+
+def test_a_scan_and_a_plan_that_stops_it_leave_it_where_they_should(motor):
+    import bluesky.plans as bp
+    from bluesky import RunEngine
+
+    engine = RunEngine({})
+    positions = []
+    engine(
+        bp.scan([motor], motor, -1, 1, 5),
+        {"event": lambda _, document: positions.append(document["data"]["motor"])},
+    )
+    assert positions == [-1, -0.5, 0, 0.5, 1]
+
+    def stopping_plan():
+        import bluesky.plan_stubs as bps
+
+        yield from bps.abs_set(motor, 1000, group="A")
+        yield from bps.stop(motor)
+        yield from bps.wait("A")
+
+    engine(stopping_plan())
+    wait_for(lambda: not motor.moving)
+    assert motor.user_setpoint.get() < 500
+
+
+# -- apstools ---------------------------------------------------------------------------------------------------
+
+
+def test_apstools_dial_coordinates(make):
+    from apstools.devices import EpicsMotorDialMixin
+
+    motor = make(EpicsMotorDialMixin)
+    motor.user_offset.put(10, wait=True)
+    motor.dial.put(2, wait=True, use_complete=True)
+    wait_for(lambda: motor.position == 12)
+    assert motor.dial.get() == 2
+
+
+def test_apstools_raw_coordinates(make):
+    from apstools.devices import EpicsMotorRawMixin
+
+    motor = make(EpicsMotorRawMixin)
+    motor.raw.put(150, wait=True, use_complete=True)
+    wait_for(lambda: motor.position == 1.5)
+    assert motor.raw.get() == 150
+
+
+def test_apstools_limits(make):
+    import bluesky.plan_stubs as bps
+    from apstools.devices.motor_mixins import EpicsMotorLimitsMixin
+    from bluesky import RunEngine
+
+    motor = make(EpicsMotorLimitsMixin)
+
+    def plan():
+        yield from motor.set_lim(-2, 3)
+        yield from bps.null()
+
+    RunEngine({})(plan())
+    wait_for(lambda: tuple(motor.limits) == (-2, 3))
+    assert (motor.get_lim(1), motor.get_lim(-1)) == (3, -2)
+
+
+def test_apstools_enable(make):
+    from apstools.devices import EpicsMotorEnableMixin
+
+    motor = make(EpicsMotorEnableMixin)
+    assert motor.enabled
+    motor.disable_motor()
+    wait_for(lambda: not motor.enabled)
+    motor.user_setpoint.put(1, force=True)
+    motor.enable_motor()
+    wait_for(lambda: motor.enabled)
+    assert (motor.user_setpoint.get(use_monitor=False), motor.position) == (0, 0)
+    assert motor.move(1, timeout=10).success
+
+
+def test_apstools_resolution(make):
+    from apstools.devices import EpicsMotorResolutionMixin
+
+    motor = make(EpicsMotorResolutionMixin)
+    motor.steps_per_rev.put(2000, wait=True)
+    wait_for(lambda: motor.resolution.get() == 0.001)
+    assert motor.units_per_rev.get() == 2
+    motor.move(0.123, timeout=10)
+    assert motor.position == 0.123
+
+
+def test_apstools_servo(make):
+    from apstools.devices import EpicsMotorServoMixin
+
+    motor = make(EpicsMotorServoMixin)
+    assert motor.servo.get() == "Enable"
+    motor.servo.put("Disable", wait=True)
+    wait_for(lambda: motor.servo.get() == "Disable")
+    motor.servo.put("Enable", wait=True)
+
+
+def test_every_field_of_the_apstools_motor_classes_is_served(make):
+    from apstools.devices import (
+        EpicsMotorDialMixin,
+        EpicsMotorEnableMixin,
+        EpicsMotorRawMixin,
+        EpicsMotorResolutionMixin,
+        EpicsMotorServoMixin,
+    )
+    from apstools.devices.motor_mixins import EpicsMotorLimitsMixin
+
+    motor = make(
+        EpicsMotorDialMixin,
+        EpicsMotorEnableMixin,
+        EpicsMotorLimitsMixin,
+        EpicsMotorRawMixin,
+        EpicsMotorResolutionMixin,
+        EpicsMotorServoMixin,
+    )
+    assert motor.connected
+    assert motor.move(1, timeout=10).success
+    values = {name: signal.get() for name, signal in motor.get_instantiated_signals()}
+    assert values["motor.user_readback"] == 1
+    assert None not in values.values()
