@@ -40,6 +40,7 @@ class Terminal:
     Args:
         directory: The working directory of the session.
         arguments: Further arguments, e.g. `("--config", "iconfig.yml")`.
+        wrapper: A command that ends with `exec` of its arguments, e.g. `("unshare", "-m")`.
         env: Further environment variables.
         wait: Wait for the first prompt.
     """
@@ -49,13 +50,15 @@ class Terminal:
         directory: Path,
         *,
         arguments: tuple[str, ...] = (),
+        wrapper: tuple[str, ...] = (),
         env: dict[str, str] | None = None,
         wait: bool = True,
     ) -> None:
         self.directory = directory
+        command, *rest = [*wrapper, sys.executable, "-m", "instrument.cli", "session", *arguments]
         self.process = pexpect.spawn(
-            sys.executable,
-            ["-m", "instrument.cli", "session", *arguments],
+            command,
+            rest,
             cwd=str(directory),
             env=clean_environment(directory, **(env or {})),
             dimensions=(50, COLUMNS),
