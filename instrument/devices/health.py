@@ -91,6 +91,7 @@ class Health:
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self._watched: set[int] = set()
+        self._first_use: dict[str, float] = {}  # until when components made at first use may take to connect
         self._deadline = time.monotonic() + timeout
         self._announcing = False
         now = time.time()
@@ -241,8 +242,19 @@ class Health:
             connected = _connected(device)
             if connected and known.state != "connected":
                 self._connected(name, device)
-            elif not connected and known.state == "connected":
+            elif connected and name in self._first_use:
+                del self._first_use[name]
+                self._watch(device)
+            elif not connected and known.state == "connected" and self._lost(name, device):
                 self._change(name, "offline")
+
+    def _lost(self, name: str, device: Any) -> bool:
+        """Whether PVs are dead that have answered; those that were just made at first use have their own deadline."""
+        signals = [part for part in offline.parts(device) if isinstance(part, EpicsSignalBase)]
+        dead = [id(signal) in self._watched for signal in signals if not signal.connected]
+        if any(dead) or not dead:
+            return True
+        return time.monotonic() > self._first_use.setdefault(name, time.monotonic() + self._timeout)
 
     def _connected(self, name: str, device: Any) -> None:
         """A device has answered; let it do what it must know from its hardware."""
@@ -275,6 +287,7 @@ class Health:
                 return
             dead = offline.first_dead_pv(device) if state == "offline" else None
             self._states[name] = replace(known, state=state, first_dead_pv=dead, since=time.time())
+            self._first_use.pop(name, None)
             if state == "offline":
                 offline.take_offline(device)
                 self._watch(device)

@@ -60,6 +60,8 @@ def bank(name: str, record: type[Device], attr: str, suffix: str, enable: Compon
     """A class with the numbered records of a synApps database and what enables them all.
 
     The records are made at first use, and not waited for: a bank has thousands of PVs, of which a session uses a few.
+    Reading the bank reads none of them (`bank.calc1` does), else `%ct` and `%wa`, which look for labels among all that
+    a device reads, would make them all: seconds.
 
     Args:
         name: Of the class.
@@ -69,7 +71,7 @@ def bank(name: str, record: type[Device], attr: str, suffix: str, enable: Compon
         enable: The component that enables them.
         count: How many there are.
     """
-    records = {f"{attr}{n}": Component(record, f"{suffix}{n}", lazy=True) for n in range(1, count + 1)}
+    records = {f"{attr}{n}": Component(record, f"{suffix}{n}", lazy=True, kind="omitted") for n in range(1, count + 1)}
     components: dict[str, Any] = {"enable": enable, **records}
     base = create_device_from_components(name, **components)
     base.lazy_wait_for_connection = False
