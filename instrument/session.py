@@ -345,6 +345,8 @@ class Session:
         self._closing.set()
         atexit.unregister(self.close)
         if self._opened:
+            if self.RE.state == "paused":
+                self.RE.abort("session ended")
             self.wait_for_files()
             self.outbox.close()
             self.health.stop()
