@@ -232,6 +232,7 @@ class BestEffort(BestEffortCallback):
         if name == "primary" and self._cleanup_motor_heuristic:
             self._cleanup_motor_heuristic = False
             self.dim_fields = [field for motor in self.dim_fields for field in _fields_of(doc, motor)]
+            self.all_dim_fields = self.dim_fields
         columns = [column for column in dict.fromkeys(hinted) if column not in self.all_dim_fields]
         stream = _Stream(name, baseline=hinted)
         if name == self.dim_stream and self._table_enabled:
