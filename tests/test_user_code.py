@@ -8,12 +8,13 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 ANSWER = {
     "read": ["calcs.calc8.calculation", "temperature.calculation"],
     "write": ["calcs.calc8.calculation", "temperature.calculation"],
 }
-# A session without its IOC: the devices exist, and need not answer for their PVs to be found.
 SESSION = """
 import json, sys
 from IPython.core.interactiveshell import InteractiveShell
@@ -33,6 +34,11 @@ shell.user_ns |= {"cat": LoadedAtFirstUse(), "db": LoadedAtFirstUse()}
 def show(code):
     print(json.dumps(shell.ev(code)))
 """
+
+
+@pytest.fixture(autouse=True)
+def beamline(virtual_beamline):
+    """Up before a session makes its first channel."""
 
 
 def session(code: str, *, path: Path = ROOT, cwd: Path = ROOT) -> list:

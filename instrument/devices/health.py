@@ -202,7 +202,13 @@ class Health:
             self._thread.start()
 
     def stop(self) -> None:
-        """End the thread that `start()` began."""
+        """End the thread that `start()` began.
+
+        Devices that are still connecting are waited for: ophyd's exit handlers can crash amidst that.
+        """
+        end = min(self._deadline, time.monotonic() + LOOK)
+        while time.monotonic() < end and any(not _connected(self._devices[name]) for name in self.names("connecting")):
+            time.sleep(POLL)
         self._ended.set()
         self._wake.set()
         if self._thread is not None and self._thread is not threading.current_thread():
