@@ -32,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     start = add("start", "start a beamline, wait until it answers, print the environment of its clients")
     run = add("run", "serve in the foreground until Ctrl-C")
     for command in (start, run):
-        command.add_argument("--seed", type=int, help="make its random numbers repeatable")
+        command.add_argument("--seed", type=_seed, metavar="N", help="make its random numbers repeatable")
         command.add_argument(
             "--listen", default=LOOPBACK, metavar="ADDRESS", help=f"interface to serve on (default {LOOPBACK})"
         )
@@ -56,6 +56,13 @@ def _prefix(text: str) -> str:
         return checked_prefix(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        msg = f"{text!r} is no seed: a whole number, 0 or more"
+        raise argparse.ArgumentTypeError(msg)
+    return int(text)
 
 
 def _lease(text: str | None) -> PortLease | None:

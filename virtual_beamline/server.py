@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import signal
@@ -53,6 +54,8 @@ def serve(options: ServerOptions) -> int:
         logger.info("virtual beamline %s serves %s on port %d", beamline_id, options.prefix, lease.first)
         if options.log_file is None:
             print(lease.environment(beamline_id, options.listen).exports(), flush=True)
+        # What the first count needs; 0.2 s that the start need not wait for.
+        threading.Thread(target=importlib.import_module, args=("numpy.random",), name="import", daemon=True).start()
         number = signal.sigwait({signal.SIGINT, signal.SIGTERM})
         logger.info("virtual beamline %s ends (%s)", beamline_id, signal.Signals(number).name)
     sys.stdout.flush()

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from virtual_beamline.client import CaEnvironment, PvNotAnsweringError, read_text
-from virtual_beamline.names import DEFAULT_PREFIX, ID_RECORD, LOOPBACK, checked_prefix
+from virtual_beamline.names import DEFAULT_PREFIX, ENVIRONMENT_VARIABLE, ID_RECORD, LOOPBACK, checked_prefix
 
 _FIRST_PORT, _PORTS_PER_LEASE, _LEASES = 21_000, 8, 1000
 _KEPT_LOGS = 20
@@ -349,7 +349,7 @@ def find(beamline_id: str | None) -> RunningBeamline:
         NoSuchBeamlineError: there is no such beamline, or several to choose from.
     """
     alive = running()
-    wanted = beamline_id or os.environ.get("VIRTUAL_BEAMLINE")
+    wanted = beamline_id or os.environ.get(ENVIRONMENT_VARIABLE)
     if wanted:
         for beamline in alive:
             if beamline.id == wanted:

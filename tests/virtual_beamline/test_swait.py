@@ -195,6 +195,20 @@ def test_completion_waits_for_what_the_output_started(gp, calc):
     gp.wait(f"{calc}.PACT", 0)
 
 
+def test_another_output_ends_the_waiting_for_the_first(gp, calc):
+    gp.put(f"{calc}.OUTN", f"{gp.prefix}mybusy5")
+    gp.put(f"{calc}.CALC", "A")
+    _links_connected(gp, calc)
+    done = gp.start_put(f"{calc}.A", 1)
+    gp.wait("mybusy5", 1)
+    assert not done
+    gp.put(f"{calc}.OUTN", "", wait=False)  # a put with completion would wait for the first one
+    wait_for(lambda: done)
+    gp.wait(f"{calc}.PACT", 0)
+    gp.put("mybusy5", 0, wait=False)
+    gp.wait("mybusy5", 0)
+
+
 def test_the_output_posts_its_event(gp, calc):
     gp.put("userCalc20.CALC", "VAL+1")
     gp.put("userCalc20.EVNT", "17")

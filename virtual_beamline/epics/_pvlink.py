@@ -27,7 +27,7 @@ _retired: list[tuple[Link, C.Array[C.c_char]]] = []
 
 @LinkCallbackFunction
 def _on_connection(handle: int) -> None:
-    _dispatch(handle, "connection_changed")
+    _dispatch(handle, "has_connected")
 
 
 @LinkCallbackFunction
@@ -37,7 +37,10 @@ def _on_monitor(handle: int) -> None:
 
 @LinkCallbackFunction
 def _on_put_done(handle: int) -> None:
-    record, completed = _completions.pop(handle)
+    entry = _completions.pop(handle, None)
+    if entry is None:  # the link has been closed meanwhile, which has completed the put
+        return
+    record, completed = entry
     try:
         with record.lock():
             completed()
@@ -63,7 +66,7 @@ class PvNameLink:
         record: Record,
         pv: str,
         changed: Callable[[], None] | None = None,
-        connection: Callable[[], None] | None = None,
+        connected: Callable[[], None] | None = None,
     ) -> None:
         """Begin to connect.
 
@@ -71,13 +74,15 @@ class PvNameLink:
             record: whose link it is.
             pv: the PV's name.
             changed: called with each new value, on base's CA thread, without the record's lock.
-            connection: called when the PV connects or disconnects, likewise.
+            connected: called when the PV has connected, likewise; base does not tell of PVs of text, nor of
+                disconnections.
         """
         self.record = record
         self.pv = pv
         self._changed = changed
-        self._connection = connection
+        self._connected = connected
         self._handle = next(_handles)
+        self._put_handle = 0
         self._name = C.create_string_buffer(pv.encode())
         self._link = Link()
         self._link.record = record.field_address("NAME")
@@ -89,10 +94,17 @@ class PvNameLink:
         base.dbCaAddLinkCallback(C.byref(self._link), _on_connection, _on_monitor, self._handle)
 
     def close(self) -> None:
-        """Disconnect for good."""
-        if _links.pop(self._handle, None) is not None:
-            base.dbCaRemoveLink(None, C.byref(self._link))
-            _retired.append((self._link, self._name))
+        """Disconnect for good; called under the record's lock. A put that is not done counts as done.
+
+        Base would never say so of a link that it has removed, and the record would wait for ever.
+        """
+        if _links.pop(self._handle, None) is None:
+            return
+        base.dbCaRemoveLink(None, C.byref(self._link))
+        _retired.append((self._link, self._name))
+        entry = _completions.pop(self._put_handle, None)
+        if entry is not None:
+            entry[1]()
 
     @property
     def connected(self) -> bool:
@@ -118,7 +130,8 @@ class PvNameLink:
         """
         if not self.connected:
             return False
-        number, handle = C.c_double(value), next(_handles)
+        number = C.c_double(value)
+        self._put_handle = handle = next(_handles)
         _completions[handle] = (self.record, completed)
         if base.dbCaPutLinkCallback(C.byref(self._link), DBR_DOUBLE, C.byref(number), 1, _on_put_done, handle):
             del _completions[handle]
@@ -130,7 +143,7 @@ class PvNameLink:
         if self._changed is not None:
             self._changed()
 
-    def connection_changed(self) -> None:
+    def has_connected(self) -> None:
         """Called by base's CA thread."""
-        if self._connection is not None:
-            self._connection()
+        if self._connected is not None:
+            self._connected()

@@ -167,6 +167,7 @@ class Swait(Record):
         value = self.VAL
         if self.DOPT == USE_DOL:
             desired = self._desired.get() if self._desired is not None else None
+            self.set(DOLV=_INVALID_LINK if desired is None else _VALID)
             if desired is not None:
                 self.set(DOLD=desired)
             value = self.DOLD
@@ -242,10 +243,10 @@ class Swait(Record):
         if number is not None:
             self.set(DOLD=number)
         elif text:
-            self._desired = PvNameLink(self, text, connection=self._desired_connection)
+            self._desired = PvNameLink(self, text, changed=self._check_desired, connected=self._check_desired)
         self.set(DOLV=_INVALID_LINK)
 
-    def _desired_connection(self) -> None:
+    def _check_desired(self) -> None:
         with self.lock():
             connected = self._desired is not None and self._desired.connected
             self.set(DOLV=_VALID if connected else _INVALID_LINK)
