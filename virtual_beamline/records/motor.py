@@ -277,6 +277,10 @@ class MotorRecord(Record):
         self._last = {name: cell.value for name, cell in self._cells_to_watch}
         self._last_logged = self.RBV
 
+    def started(self) -> None:
+        """Give the position a time, as the first poll of a controller does."""
+        self.publish(changed_only=True)
+
     def _start_speeds(self) -> None:
         turn = abs(self.UREV)
         for speed, turns in _SPEED_PAIRS.items():
