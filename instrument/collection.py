@@ -22,11 +22,7 @@ def _start() -> dict[str, object]:
 
     session = _current(tell=prompt.tell)
     shell = _shell()
-    if shell is not None:
-        from instrument.framework.logs import start_console_log
-
-        start_console_log(shell, session.logs_directory)
-    session.open(_commands.NAMES)
+    session.open(_commands.NAMES, shell=shell)
     if shell is not None:
         prompt.install(shell, session.last_error, session.RE, session.engine_without_documents())
         session.importer.start()

@@ -35,7 +35,7 @@ def run(*, config: Path | str | None = None, began: float | None = None) -> int:
     shell, app = _shell(at_terminal=at_terminal)
     from instrument import collection  # noqa: F401  raises what went wrong in one line, before there is a prompt
 
-    shell.run_cell(START, store_history=False)
+    shell.run_cell(START, silent=True)  # nobody typed it: neither in the history nor in ipython_console.log
     if app is not None:
         app.start()
         return 0

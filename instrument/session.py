@@ -24,10 +24,12 @@ from typing import TYPE_CHECKING, Any, Self
 from instrument.config import Config, load
 from instrument.config.errors import ConfigError, UserError
 from instrument.config.names import LOGGER_NAME
-from instrument.framework.logs import start_logging
+from instrument.framework.logs import start_console_log, start_logging
 from instrument.framework.prompt import LastError
 
 if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
     from instrument.devices.health import DeviceState
     from instrument.framework.engine import RunEngine
     from virtual_beamline.supervisor import PortLease, RunningBeamline
@@ -169,11 +171,12 @@ class Session:
 
     # --- putting it together
 
-    def open(self, reserved: Iterable[str] = ()) -> Self:
-        """Build, connect and subscribe; a second call changes nothing.
+    def open(self, reserved: Iterable[str] = (), *, shell: InteractiveShell | None = None) -> Self:
+        """Build, connect and subscribe; a second call changes nothing. The log names the caller's module.
 
         Args:
             reserved: Names beside the session's own that a device may not take.
+            shell: The IPython shell whose input is recorded in `ipython_console.log`.
 
         Raises:
             ConfigError: A device specification is wrong.
@@ -183,20 +186,22 @@ class Session:
             return self
         self._opened = True
 
-        logger.info("#### Bluesky Framework ####")
+        logger.info("#### Bluesky Framework ####", stacklevel=2)
+        if shell is not None:
+            start_console_log(shell, self.logs_directory)
         self._open_framework()
-        logger.info("#### Devices ####")
+        logger.info("#### Devices ####", stacklevel=2)
         self._open_devices({*NAMES, *reserved, *self.config.shortcuts})
-        logger.info("#### Callbacks ####")
+        logger.info("#### Callbacks ####", stacklevel=2)
         self._open_callbacks()
-        logger.info("#### Plans ####")
+        logger.info("#### Plans ####", stacklevel=2)
         self._open_plans()
         atexit.register(self.close)
         for name, module in list(sys.modules.items()):
             if name.partition(".")[0] == "instrument":
                 logger.debug("%s", getattr(module, "__file__", name))
-        logger.info("Startup is complete.")
-        logger.info("%s", self.summary())
+        logger.info("Startup is complete.", stacklevel=2)
+        logger.info("%s", self.summary(), stacklevel=2)
         return self
 
     def _open_framework(self) -> None:
