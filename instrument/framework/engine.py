@@ -119,6 +119,11 @@ class RunEngine(bluesky.RunEngine):
 
     # --- how a run ends
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether the plan was paused, or is ending before its end."""
+        return self._interrupted
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Execute a plan; see `bluesky.RunEngine.__call__`.
 

@@ -9,6 +9,8 @@ success. Here:
 - Ctrl-C three times: the prompt comes back even when the plan hangs in a call that nobody can interrupt; the
   RunEngine is lost with it.
 - Ctrl-\: pause, for `RE.resume()`, `RE.stop()`, `RE.abort()`, `RE.halt()`.
+
+A Ctrl-C that comes too late to end the plan is a KeyboardInterrupt after it: a loop of plans ends there.
 """
 
 from __future__ import annotations
@@ -52,10 +54,12 @@ class InterruptKeys:
                 self._restore[number] = signal.signal(number, handler)
         return self
 
-    def __exit__(self, *_exc: object) -> None:
+    def __exit__(self, raised: type[BaseException] | None, *_exc: object) -> None:
         for number, handler in self._restore.items():
             signal.signal(number, handler)
         self._restore.clear()
+        if self._presses and raised is None and not self._engine.interrupted:
+            raise KeyboardInterrupt
 
     def _on_interrupt(self, _number: int, _frame: FrameType | None) -> None:
         now = time.monotonic()
