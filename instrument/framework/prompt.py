@@ -6,10 +6,12 @@ import builtins
 import difflib
 import logging
 import re
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable
-from types import GeneratorType, TracebackType
+from types import FrameType, GeneratorType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from instrument.config.errors import UserError
@@ -58,6 +60,9 @@ def one_line(error: BaseException, names: Callable[[], list[str]] = list) -> str
     if type(error).__name__ == "FailedStatus" and error.__cause__ is not None:
         error = error.__cause__
     message = " ".join(str(error).split())
+    if isinstance(error, AttributeError) and error.name and message == error.name:  # all that ophyd says
+        owner = getattr(error.obj, "name", None) or f"{type(error.obj).__name__!r} object"
+        message = f"{owner} has no attribute {error.name!r}"
     hint = _nearest(error, message, names)
     return f"{type(error).__name__}: {message}{hint}" if message else type(error).__name__
 
@@ -137,11 +142,18 @@ def install(shell: InteractiveShell, last_error: LastError, engine: Any, magics_
     set_bluesky_event_loop(engine.loop)  # the engine that was made last, which is bluesky.magics' own, had taken it
     shell.register_magics(BlueskyMagics)
 
+    if threading.current_thread() is threading.main_thread() and sys.stdin.isatty():
+        signal.signal(signal.SIGQUIT, _nothing_to_pause)  # its default is to end the process, with a core dump
+
     formatter = shell.display_formatter
     plain = formatter.formatters["text/plain"] if formatter is not None else None
     for kind in (Plan, GeneratorType):
         if plain is not None:
             plain.for_type(kind, lambda plan, printer, _cycle: printer.text(plan_hint(plan)))
+
+
+def _nothing_to_pause(_number: int, _frame: FrameType | None) -> None:
+    print("\nCtrl-\\ pauses a plan, and none runs; Ctrl-C ends what runs here.", file=sys.stderr, flush=True)
 
 
 def tell(line: str) -> None:
