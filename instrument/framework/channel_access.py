@@ -23,3 +23,4 @@ def silence_libca() -> None:
     handler = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(lambda _format, _arguments: 0)
     _handlers.append(handler)
     ca.libca.ca_replace_printf_handler(handler)
+    ca.libca.eltc(0)  # "Unexpected problem with CA circuit" goes through EPICS' error log instead
