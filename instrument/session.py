@@ -47,6 +47,7 @@ NAMES = (
 BEHIND_THE_PROMPT = ("apstools.callbacks", "databroker", "databroker.v2", "databroker.v1", "apstools.utils")
 
 FILES_DEADLINE = 60.0  # s; how long the end of a session waits for files
+DEVICES_DEADLINE = 20.0  # s; libca waits for 10 s before it looks for lost channels again
 WORTH_TELLING = 1.0  # s; a shorter wait for files is not told
 
 
@@ -137,7 +138,8 @@ class Session:
             prefix=wanted.prefix, seed=wanted.seed, lease=self._lease, beamline_id=self.beamline.id
         )
         self._wait_for_beamline()
-        print(f"virtual beamline started (pid {self.beamline.pid}); its devices come back by themselves")
+        print(f"virtual beamline started (pid {self.beamline.pid}); its devices are back within some 10 s")
+        self._wait_for_devices()
 
     def _wait_for_beamline(self) -> None:
         """Wait until the beamline that this session started answers, and watch it from then on."""
@@ -150,6 +152,19 @@ class Session:
         except BeamlineStartError as error:
             raise UserError(str(error)) from error
         self._watch_beamline()
+
+    def _wait_for_devices(self) -> None:
+        """Wait for the devices of a beamline that was started again."""
+        deadline = time.monotonic() + DEVICES_DEADLINE
+        while waiting := [
+            state.name
+            for state in self.health.states.values()
+            if state.state in {"offline", "connecting"} and state.prefix.startswith(self.config.virtual_beamline.prefix)
+        ]:
+            if time.monotonic() > deadline:
+                print(f"not back yet: {', '.join(waiting)}; the session goes on trying")
+                return
+            time.sleep(0.01)
 
     def _watch_beamline(self) -> None:
         beamline = self.beamline
@@ -352,7 +367,10 @@ class Session:
         if self._opened:
             if self.RE.state == "paused":
                 self.RE.abort("session ended")
-            self.wait_for_files()
+            if not self.outbox.wait(FILES_DEADLINE, progress=self._tell, for_failing=False):
+                left = ", ".join(f"{name} ({count})" for name, count in self.outbox.pending().items() if count)
+                if left:
+                    self._tell(f"not written: {left}; the next session here writes them from the journal")
             self.outbox.close()
             self.health.stop()
             self.importer.close()

@@ -128,6 +128,7 @@ class Outbox:
         self._threads: dict[str, threading.Thread] = {}
         self._busy: dict[str, tuple[str, float]] = {}  # consumer -> (scan number, since)
         self._failing: set[str] = set()
+        self._failed_at: dict[str, int] = {}  # by consumer: the kick after which it failed last
         self._running: dict[str, dict[str, str | None]] = {}  # uid of an open run -> assignments
         self._unmarked: list[tuple] = []  # marks that could not be written yet
         self._marks_failed = False
@@ -432,6 +433,7 @@ class Outbox:
         reason = f"{job.path} is gone" if gone else _one_line(error)
         with self._changed:
             self._busy.pop(consumer.name, None)
+            self._failed_at[consumer.name] = self._kick
             try:
                 self._database.execute(
                     "UPDATE deliveries SET state = ?, attempts = ?, error = ? WHERE id = ?",
@@ -480,12 +482,13 @@ class Outbox:
             )
             return dict(rows.fetchall())
 
-    def wait(self, timeout: float, progress: Callable[[str], None] | None = None) -> bool:
+    def wait(self, timeout: float, progress: Callable[[str], None] | None = None, *, for_failing: bool = True) -> bool:
         """Wait until every consumer has every complete run.
 
         Args:
             timeout: give up after so many seconds (s).
             progress: told, in one line, what is being waited for, whenever that changes.
+            for_failing: False does not wait longer than for one more attempt of a consumer that fails.
 
         Returns:
             Whether all is delivered; a run that was set aside counts as not.
@@ -494,6 +497,7 @@ class Outbox:
         told = None
         with self._changed:
             self._kick += 1
+            kick = self._kick
             self._changed.notify_all()
             while True:
                 for name in self._consumers:
@@ -501,6 +505,8 @@ class Outbox:
                 left = {name: count for name, count in self.pending().items() if count}
                 if not left:
                     return not self._set_aside()
+                if not for_failing and all(self._failed_at.get(name, 0) >= kick for name in left):
+                    return False
                 remaining = deadline - time.monotonic()
                 line = "waiting for " + ", ".join(f"{name} ({count} to write)" for name, count in left.items())
                 if progress is not None and line != told:

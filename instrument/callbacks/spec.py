@@ -189,8 +189,7 @@ class SpecWriter:
             self._append(path, scan)
         except OSError as error:
             raise UserError(
-                f"SPEC file {path}: scan {scan.scan_id} can't be written ({error.strerror or error}); "
-                "it is safe in the journal and will be tried again"
+                f"{path} can't be written ({error.strerror or error}); it is safe in the journal"
             ) from error
         return str(path)
 
