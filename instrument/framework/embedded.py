@@ -162,6 +162,26 @@ class _Source:
         raise ValueError(msg)
 
 
+class _Handlers(event_model.HandlerRegistryView):
+    """The handlers, looked for when the first is asked for: that takes a second."""
+
+    def __init__(self, handlers: dict[str, Any], discover: Callable[[], None]) -> None:
+        super().__init__(handlers)
+        self._discover = discover
+
+    def __getitem__(self, spec: str) -> Any:
+        self._discover()
+        return super().__getitem__(spec)
+
+    def __iter__(self) -> Generator:
+        self._discover()
+        yield from super().__iter__()
+
+    def __len__(self) -> int:
+        self._discover()
+        return super().__len__()
+
+
 class _Entries(Mapping):
     """The runs of a catalog as a mapping, for the parts of intake and databroker that go by it."""
 
@@ -373,12 +393,11 @@ class EmbeddedCatalog(Broker):
     @property
     def handler_registry(self) -> event_model.HandlerRegistryView:
         """The handlers of external files by spec."""
-        self._discover()
-        return event_model.HandlerRegistryView(self._handler_registry)
+        return _Handlers(self._handler_registry, self._discover)
 
     @handler_registry.setter
     def handler_registry(self, view: Any) -> None:
-        """Broker sets it; it is made when it is asked for, since finding the handlers takes a second."""
+        """Broker sets it; it is made when it is asked for."""
 
     def _discover(self) -> None:
         if not self._discovered:

@@ -42,7 +42,7 @@ logger = logging.getLogger(LOGGER_NAME)
 
 _T = TypeVar("_T")
 
-_VERSION = 1
+_VERSION = 2
 _BUSY_TIMEOUT = 5.0  # s; another session's transactions take milliseconds
 _RACY = 100_000_000  # ns: a directory changed this recently may change again within one tick of its time stamp
 _BATCH = 200  # files taken in per transaction, so that a rebuild does not hold up a scan
@@ -53,14 +53,15 @@ _COMPARISONS = {"$eq": "=", "$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (
     id INTEGER PRIMARY KEY, uid TEXT NOT NULL UNIQUE, path TEXT NOT NULL UNIQUE, directory TEXT NOT NULL,
-    position REAL NOT NULL, time REAL NOT NULL, scan_id INTEGER, plan_name TEXT, start BLOB NOT NULL,
-    stop BLOB, stop_time REAL, exit_status TEXT, size INTEGER NOT NULL, layout BLOB);
+    position REAL NOT NULL, time REAL NOT NULL, scan_id INTEGER, plan_name TEXT,
+    closed INTEGER NOT NULL DEFAULT 0, stop_time REAL, exit_status TEXT, size INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS documents (run INTEGER PRIMARY KEY, start BLOB NOT NULL, stop BLOB, layout BLOB);
 CREATE INDEX IF NOT EXISTS runs_position ON runs (position);
 CREATE INDEX IF NOT EXISTS runs_time ON runs (time);
 CREATE INDEX IF NOT EXISTS runs_scan_id ON runs (scan_id);
 CREATE INDEX IF NOT EXISTS runs_plan_name ON runs (plan_name);
 CREATE INDEX IF NOT EXISTS runs_directory ON runs (directory);
-CREATE INDEX IF NOT EXISTS runs_open ON runs (id) WHERE stop IS NULL;
+CREATE INDEX IF NOT EXISTS runs_open ON runs (id) WHERE closed = 0;
 CREATE TABLE IF NOT EXISTS metadata (run INTEGER NOT NULL, key TEXT NOT NULL, value);
 CREATE INDEX IF NOT EXISTS metadata_key ON metadata (key, value, run);
 CREATE INDEX IF NOT EXISTS metadata_run ON metadata (run);
@@ -68,7 +69,7 @@ CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5 (text, tokenize = "porter un
 CREATE TABLE IF NOT EXISTS directories (path TEXT PRIMARY KEY, mtime INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS unreadable (path TEXT PRIMARY KEY, size INTEGER, reason TEXT NOT NULL);
 """
-_ROW = "uid, path, time, scan_id, plan_name, start, stop, size, layout"
+_ROW = "uid, path, start, stop, size, layout"
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,7 @@ class RunIndex:
         self._lock = threading.RLock()
         self._pack = make_packer()
         self._reported: set[str] = set()
+        self._untold: list[str] = []  # messages of a refresh that nobody asked for
         self._refreshed = False
         self.empty: set[Path] = set()  # files without a byte, met by the last look at their directory
         self._database = self._open()
@@ -189,7 +191,9 @@ class RunIndex:
         memory = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
         try:
             self._database.backup(memory)
-            memory.execute("SELECT r.id FROM runs r, metadata, words, directories, unreadable LIMIT 1").fetchone()
+            memory.execute(
+                "SELECT r.id FROM runs r, documents, metadata, words, directories, unreadable LIMIT 1"
+            ).fetchone()
             memory.create_function("regexp", 3, _matches, deterministic=True)
         except sqlite3.Error:
             memory.close()
@@ -237,17 +241,15 @@ class RunIndex:
     def _set_stop(
         self, database: sqlite3.Connection, path: str, stop: Mapping[str, Any], size: int, layout: Layout | None
     ) -> None:
+        found = database.execute("SELECT id FROM runs WHERE path = ?", (path,)).fetchone()
+        if found is None:
+            return
         database.execute(
-            "UPDATE runs SET stop = ?, stop_time = ?, exit_status = ?, size = ?, layout = ? WHERE path = ?",
-            (
-                self._pack(stop),
-                _number(stop.get("time")),
-                str(stop.get("exit_status")),
-                size,
-                layout.pack() if layout else None,
-                path,
-            ),
+            "UPDATE runs SET closed = 1, stop_time = ?, exit_status = ?, size = ? WHERE id = ?",
+            (_number(stop.get("time")), str(stop.get("exit_status")), size, *found),
         )
+        packed = layout.pack() if layout else None
+        database.execute("UPDATE documents SET stop = ?, layout = ? WHERE run = ?", (self._pack(stop), packed, *found))
 
     def _insert(
         self,
@@ -260,8 +262,8 @@ class RunIndex:
         position: float,
     ) -> None:
         cursor = database.execute(
-            "INSERT INTO runs (uid, path, directory, position, time, scan_id, plan_name, start, size)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO runs (uid, path, directory, position, time, scan_id, plan_name, size)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 start["uid"],
                 self._relative(path),
@@ -270,10 +272,10 @@ class RunIndex:
                 float(start["time"]),
                 _scan_id(start),
                 start["plan_name"] if isinstance(start.get("plan_name"), str) else None,
-                self._pack(start),
                 size,
             ),
         )
+        database.execute("INSERT INTO documents (run, start) VALUES (?, ?)", (cursor.lastrowid, self._pack(start)))
         pairs = list(_flatten(start))
         database.executemany("INSERT INTO metadata VALUES (?, ?, ?)", ((cursor.lastrowid, *pair) for pair in pairs))
         words = "\n".join(value for _, value in pairs if isinstance(value, str))
@@ -289,7 +291,9 @@ class RunIndex:
         Returns:
             One line for each file that cannot be read or is cut short, the first time it is met.
         """
-        return self._kept(self._refresh)
+        messages = [*self._untold, *self._kept(self._refresh)]
+        self._untold.clear()
+        return messages
 
     def _refresh(self) -> list[str]:
         messages: list[str] = []
@@ -405,12 +409,13 @@ class RunIndex:
             if found:
                 database.execute("DELETE FROM metadata WHERE run = ?", found)
                 database.execute("DELETE FROM words WHERE rowid = ?", found)
+                database.execute("DELETE FROM documents WHERE run = ?", found)
                 database.execute("DELETE FROM runs WHERE id = ?", found)
 
     def _follow_open_runs(self) -> list[str]:
         """Runs whose stop document the index has not seen: it may have been written since."""
         messages = []
-        for path, size in self._database.execute("SELECT path, size FROM runs WHERE stop IS NULL").fetchall():
+        for path, size in self._database.execute("SELECT path, size FROM runs WHERE closed = 0").fetchall():
             file = self.runs / path
             try:
                 now = file.stat().st_size
@@ -446,7 +451,10 @@ class RunIndex:
         """Keep what a complete reading of a run found out."""
         try:
             with self._transaction() as database:
-                database.execute("UPDATE runs SET layout = ? WHERE uid = ?", (layout.pack(), uid))
+                database.execute(
+                    "UPDATE documents SET layout = ? WHERE run = (SELECT id FROM runs WHERE uid = ?)",
+                    (layout.pack(), uid),
+                )
         except sqlite3.Error:
             return  # it is only quicker with it
 
@@ -454,10 +462,11 @@ class RunIndex:
 
     def open_runs(self) -> list[Row]:
         """Runs without a stop document, oldest first."""
-        return self._rows("stop IS NULL ORDER BY position", ())
+        return self._rows("closed = 0 ORDER BY position", ())
 
     def last_scan_id(self) -> int:
         """The highest scan number on record, 0 if there is none."""
+        self._untold.extend(self._kept(self._refresh))
         with self._lock:
             return self._database.execute("SELECT max(scan_id) FROM runs").fetchone()[0] or 0
 
@@ -509,11 +518,13 @@ class RunIndex:
 
     def _rows(self, where: str, parameters: tuple) -> list[Row]:
         with self._lock:
-            found = self._database.execute(f"SELECT {_ROW} FROM runs WHERE {where}", parameters).fetchall()
+            found = self._database.execute(
+                f"SELECT {_ROW} FROM runs JOIN documents ON run = id WHERE {where}", parameters
+            ).fetchall()
         return [self._row(values) for values in found]
 
     def _row(self, values: tuple) -> Row:
-        uid, path, _, _, _, start, stop, size, layout = values
+        uid, path, start, stop, size, layout = values
         return Row(
             uid,
             self.runs / path,
@@ -560,7 +571,7 @@ class RunIndex:
     def rebuild(self) -> list[str]:
         """Forget everything, and read it from the files again."""
         with self._transaction() as database:
-            for table in ("runs", "metadata", "words", "directories", "unreadable"):
+            for table in ("runs", "documents", "metadata", "words", "directories", "unreadable"):
                 database.execute(f"DELETE FROM {table}")
         self._reported.clear()
         return self.refresh()
@@ -606,6 +617,10 @@ def _clause(key: str, wanted: Any) -> tuple[str, list[Any], Mapping[str, Any] | 
         return "id IN (SELECT rowid FROM words WHERE words MATCH ?)", [_words(str(wanted.get("$search", "")))], None
     if key.startswith("$") or any(part.isdigit() for part in key.split(".")):
         return None
+    if (isinstance(wanted, Mapping) and not any(str(name).startswith("$") for name in wanted)) or isinstance(
+        wanted, list | tuple
+    ):
+        return _whole(key, wanted)
     if not isinstance(wanted, Mapping):
         wanted = {"$regex": wanted} if isinstance(wanted, re.Pattern) else {"$eq": wanted}
     conditions, parameters = [], []
@@ -619,6 +634,14 @@ def _clause(key: str, wanted: Any) -> tuple[str, list[Any], Mapping[str, Any] | 
         conditions.append(part[0])
         parameters.extend(part[1])
     return (" AND ".join(conditions), parameters, None) if conditions else None
+
+
+def _whole(key: str, wanted: Any) -> tuple[str, list[Any], Mapping[str, Any]] | None:
+    """A whole dictionary or list: runs that have all of its values are looked at in Python."""
+    parts = [_where(name, "= ?", [value]) for name, value in _flatten(wanted, key) if value is not None]
+    if not parts:
+        return None
+    return " AND ".join(part for part, _ in parts), [value for _, values in parts for value in values], {key: wanted}
 
 
 def _operation(key: str, operator: str, operand: Any, options: str) -> tuple[str, list[Any]] | None:
@@ -636,8 +659,10 @@ def _operation(key: str, operator: str, operand: Any, options: str) -> tuple[str
         except (re.error, TypeError):
             return None
         return (
-            "id IN (SELECT run FROM metadata WHERE key = ? AND typeof(value) = 'text' AND regexp(?, ?, value))",
-            [key, pattern, flags],
+            "id IN (SELECT run FROM metadata WHERE key = ? AND value IN (SELECT value FROM"
+            " (SELECT DISTINCT value FROM metadata WHERE key = ? AND typeof(value) = 'text')"
+            " WHERE regexp(?, ?, value)))",
+            [key, key, pattern, flags],
         )
     if operator == "$in":
         values = [_scalar(item) for item in operand] if isinstance(operand, list | tuple | set) else [None]

@@ -115,9 +115,8 @@ class Forked:
             if received:
                 self._began = True
                 *lines, self._rest = (self._rest + received).split(b"\n")
-                for line in lines:
-                    self.told.append(json.loads(line))
-                    yield self.told[-1]
+                self.told.extend(json.loads(line) for line in lines)
+                yield from self.told[-len(lines) or len(self.told) :]
         raise TimeoutError(f"session {self.pid} told nothing more")
 
     def until(self, *words):

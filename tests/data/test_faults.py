@@ -165,7 +165,7 @@ def test_a_torn_tail_is_cut_off_and_the_run_is_closed(laboratory, make_laborator
 
 def test_a_stop_document_that_only_the_file_has_reaches_the_index(laboratory, make_laboratory):
     (uid,) = laboratory.engine(scan(1))
-    laboratory.index._database.execute("UPDATE runs SET stop = NULL, size = 100")
+    laboratory.index._database.execute("UPDATE runs SET closed = 0, size = 100")
     second = make_laboratory()
     assert second.journal.close_orphans() == []
     assert second.index.rows()[0].stop["run_start"] == uid

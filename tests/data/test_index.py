@@ -251,6 +251,8 @@ conditions = st.one_of(
     st.builds(lambda value: {"$regex": value}, st.sampled_from(["^s", "a", "count$"])),
     st.just({"$gte": 0, "$lt": 2}),
     st.sampled_from(["m1", "m2"]),
+    st.lists(st.sampled_from(["m1", "m2", 3]), max_size=2),
+    st.fixed_dictionaries({}, optional={"name": scalars, "mass": scalars}),
 )
 queries = st.recursive(
     st.dictionaries(fields, conditions, max_size=2),
