@@ -46,8 +46,8 @@ def test_status_fields_refuse_puts(gp, name):
     import epics
 
     fields = [field.name for field in TYPES[name].fields if field.read_only]
-    channels = {
-        field: epics.ca.create_channel(f"{gp.prefix}{EXAMPLES[name]}.{field}", connect=False) for field in fields
+    channels = {  # {} for the same reason as in conftest.Client
+        field: epics.ca.create_channel(f"{gp.prefix}{EXAMPLES[name]}.{field}{{}}", connect=False) for field in fields
     }
     wait_for(lambda: epics.ca.poll() or all(epics.ca.isConnected(c) for c in channels.values()), what="connection")
     for channel in channels.values():
