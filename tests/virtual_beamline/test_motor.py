@@ -970,6 +970,23 @@ def test_readback_deadbands_thin_the_updates(axis, watch):
     assert all(abs(after - before) > 2 for before, after in itertools.pairwise([0, *monitor.values("RBV")]))
 
 
+def test_archivers_have_a_deadband_of_their_own(gp, axis):
+    import epics
+
+    archived = []
+    pv = epics.PV(
+        f"{gp.prefix}{axis.name}.RBV",
+        auto_monitor=epics.dbr.DBE_LOG,
+        callback=lambda value, **_: archived.append(value),
+    )
+    wait_for(lambda: archived)
+    axis.put(ADEL=3)
+    axis.put(VAL=10)
+    wait_for(lambda: archived[-1] >= 7)
+    pv.disconnect()
+    assert all(abs(after - before) > 3 for before, after in itertools.pairwise(archived))
+
+
 # -- servo, links, the rest -------------------------------------------------------------------------------------
 
 
