@@ -35,6 +35,10 @@ def serve(options: ServerOptions) -> int:
     """Serve until SIGINT, SIGTERM, or the end of the parent at the other end of the lifeline; gives the exit code."""
     # Blocked before any thread exists, so that they reach sigwait() below and nothing else.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    # With transparent huge pages a thread's stack of 8 MB is all resident, and so are 32 MB for each thread of numpy's
+    # linear algebra, which nothing here uses.
+    threading.stack_size(1 << 20)
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     if options.lifeline is not None:
         threading.Thread(target=_end_with_parent, args=(options.lifeline,), name="lifeline", daemon=True).start()

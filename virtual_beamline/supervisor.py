@@ -10,7 +10,6 @@ import contextlib
 import fcntl
 import json
 import os
-import secrets
 import signal
 import socket
 import subprocess
@@ -144,7 +143,7 @@ def lease_ports() -> PortLease:
 
 def new_id() -> str:
     """A name for one run of a beamline."""
-    return f"vb-{secrets.token_hex(4)}"
+    return f"vb-{os.urandom(4).hex()}"
 
 
 class RunningBeamline:
@@ -324,10 +323,10 @@ def running() -> list[RunningBeamline]:
     for state_file in runtime_directory().glob("*.json"):
         try:
             state = json.loads(state_file.read_text())
-            held = _is_held(state_file.with_suffix(".lock"))
+            alive = _is_locked(state_file)
         except (OSError, ValueError):
             continue
-        if held:
+        if alive:
             found.append(
                 RunningBeamline(
                     id=state["id"],
@@ -366,9 +365,9 @@ def find(beamline_id: str | None) -> RunningBeamline:
     raise NoSuchBeamlineError(msg)
 
 
-def _is_held(lock_file: Path) -> bool:
-    """Whether some process holds the lease."""
-    with lock_file.open("rb") as file:
+def _is_locked(state_file: Path) -> bool:
+    """Whether the beamline that wrote the file is alive: it alone locks it (a lease may be kept by its parent, too)."""
+    with state_file.open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError:
@@ -388,14 +387,17 @@ def announced(beamline_id: str, lease: PortLease, prefix: str, log_file: Path, l
         "started": time.time(),
     }
     temporary = lease.state_file.with_suffix(f".{os.getpid()}")
-    temporary.write_text(json.dumps(state))
-    temporary.replace(lease.state_file)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError, ValueError):
-            if json.loads(lease.state_file.read_text())["pid"] == os.getpid():
-                lease.state_file.unlink()
+    with temporary.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(json.dumps(state))
+        file.flush()
+        temporary.replace(lease.state_file)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError, ValueError):
+                if json.loads(lease.state_file.read_text())["pid"] == os.getpid():
+                    lease.state_file.unlink()
 
 
 def _remove_old_logs(directory: Path) -> None:

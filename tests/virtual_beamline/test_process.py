@@ -202,6 +202,20 @@ def test_ports_are_leased_once_and_freed_with_the_process(fresh_beamline):
     assert beamline.id not in {other.id for other in running()}
 
 
+def test_a_crash_is_told_and_it_can_start_again_where_its_clients_look_for_it():
+    lease = lease_ports()
+    beamline = supervisor.start(lease=lease)
+    beamline.wait_ready()
+    os.kill(beamline.pid, signal.SIGKILL)
+    assert wait_for(beamline.poll) == -signal.SIGKILL
+    assert beamline.id not in {other.id for other in running()}  # though its parent keeps the ports
+    again = supervisor.start(lease=lease, beamline_id=beamline.id)
+    again.wait_ready()
+    assert again.environment == beamline.environment
+    again.stop()
+    lease.release()
+
+
 def test_a_lease_passes_over_ports_that_a_stranger_uses():
     lease = lease_ports()
     lease.release()
