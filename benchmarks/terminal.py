@@ -13,6 +13,7 @@ import pexpect
 from benchmarks.harness import MeasurementError, environment
 
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]|\x1b[=>]|\x1b\][^\x07]*\x07")
+_KEPT = 4096  # characters
 _ASKS_FOR_CURSOR = "\x1b[6n"
 
 
@@ -54,7 +55,7 @@ class Terminal:
         return time.perf_counter() - self.began
 
     def wait_for_end(self, timeout: float = 600) -> int:
-        """Read until the program ends.
+        """Read until the program ends, keeping only the last of what it shows.
 
         Returns:
             Its exit code.
@@ -64,7 +65,7 @@ class Terminal:
         """
         deadline = time.monotonic() + timeout
         while self._read(deadline):
-            continue
+            self._raw = self._raw[-_KEPT:]
         if self._process.isalive() and time.monotonic() >= deadline:
             raise MeasurementError(f"the program did not end in {timeout:g} s; it showed: {self.text[-300:]!r}")
         self._process.wait()

@@ -1,0 +1,126 @@
+"""What the live plot adds to each point of a scan, beside bluesky's BestEffortCallback.
+
+Four sides take turns in one process: the session's RunEngine with `bec`, plot on and off, and bluesky's RunEngine with
+BestEffortCallback, plots on and off; tables are off. What a side's plot adds is the difference of the two scans' times
+per point, which counts what the callback takes as well as what drawing on the main thread takes from the scan's thread.
+
+The canvas is Agg's for both. So that `bec` draws as it does for a person, its figures say that they are in a window
+(without one it draws only when a picture is saved; BestEffortCallback draws at every point in any case).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from benchmarks.harness import Benchmark, Figure, MeasurementError, child, median, scratch, take_turns
+
+LIMIT = 2.0  # ms per point
+FAST_POINTS = {"bec": 300, "stock": 60}
+SLOW_POINTS = {"bec": 40, "stock": 15}
+SLOW_PERIOD = 0.1  # s that the motor takes for a step of the slow scan
+
+
+def measure(rounds: int | None) -> Iterator[Figure]:
+    with scratch() as directory:
+        times = child("live_plot", rounds or 3, cwd=directory, variables={"MPLBACKEND": "Agg"})
+    for speed, what in (("fast", "at full speed"), ("slow", "at 10 points/s")):
+        found = times[speed]
+
+        def added(side: str, found: dict[str, Any] = found) -> float:
+            pairs = zip(found[f"{side} plot"], found[f"{side} none"], strict=True)
+            return median(1e3 * (plot["point"] - none["point"]) for plot, none in pairs)
+
+        drawings = median(plot["drawings"] for plot in found["bec plot"])
+        without = 1e3 * median(none["point"] for none in found["bec none"])
+        note = (
+            f"BestEffortCallback: {added('stock'):.1f} ms in the same run; bec drew {drawings:.0f} times in "
+            f"{found['points']} points, its callback took {1e3 * median(p['callback'] for p in found['bec plot']):.2f} ms "
+            f"per point; a point without plot: {without:.1f} ms"
+        )
+        yield Figure(f"live plot: added to each point, {what}", added("bec"), LIMIT, "ms", note=note)
+
+
+def _compare(rounds: int) -> dict[str, Any]:
+    import bluesky
+    import bluesky.plans as bp
+    import matplotlib.pyplot as plt
+    from bluesky.callbacks.best_effort import BestEffortCallback
+    from ophyd.sim import det, motor
+
+    from instrument.callbacks.live import BestEffort
+    from instrument.framework.engine import RunEngine, during_task
+
+    drawings = 0
+
+    def in_a_window(name: str) -> Any:
+        figure = plt.figure(num=name)
+        canvas: Any = figure.canvas
+        if getattr(canvas, "required_interactive_framework", None) is None:
+            canvas.required_interactive_framework = "benchmark"
+            draw = canvas.draw
+
+            def counted(*arguments: Any, **options: Any) -> Any:
+                nonlocal drawings
+                drawings += 1
+                return draw(*arguments, **options)
+
+            canvas.draw = counted
+        return figure
+
+    bec = BestEffort(fig_factory=in_a_window)
+    stock = BestEffortCallback()
+    for callback in (bec, stock):
+        callback.disable_table()
+        callback.disable_heading()
+    callback_time = 0.0
+
+    def timed(name: str, doc: dict[str, Any]) -> None:
+        nonlocal callback_time
+        began = time.perf_counter()
+        bec(name, doc)
+        callback_time += time.perf_counter() - began
+
+    ours = RunEngine({}, during_task=during_task(bec.draw))
+    ours.subscribe(timed)
+    theirs = bluesky.RunEngine({})
+    theirs.subscribe(stock)
+
+    def side(engine: bluesky.RunEngine, callback: Any, *, plots: bool, points: int) -> Callable[[], dict[str, float]]:
+        def scan() -> dict[str, float]:
+            nonlocal drawings, callback_time
+            (callback.enable_plots if plots else callback.disable_plots)()
+            drawings, callback_time = 0, 0.0
+            began = time.perf_counter()
+            engine(bp.scan([det], motor, -1, 1, points))
+            took = time.perf_counter() - began
+            if plots and callback is bec and not drawings:
+                raise MeasurementError("bec drew nothing")
+            bec.draw(force=True)
+            plt.close("all")
+            return {"point": took / points, "callback": callback_time / points, "drawings": drawings}
+
+        return scan
+
+    found: dict[str, Any] = {}
+    for speed, points, delay in (("fast", FAST_POINTS, 0.0), ("slow", SLOW_POINTS, SLOW_PERIOD)):
+        motor.delay = delay
+        sides = {
+            "bec plot": side(ours, bec, plots=True, points=points["bec"]),
+            "bec none": side(ours, bec, plots=False, points=points["bec"]),
+            "stock plot": side(theirs, stock, plots=True, points=points["stock"]),
+            "stock none": side(theirs, stock, plots=False, points=points["stock"]),
+        }
+        found[speed] = {**take_turns(sides, rounds, warm_up=speed == "fast"), "points": points["bec"]}
+    return found
+
+
+BENCHMARK = Benchmark("plot", "the live plot, beside BestEffortCallback", measure)
+
+if __name__ == "__main__":
+    print(json.dumps(_compare(int(sys.argv[1]))), flush=True)
+    os._exit(0)  # ophyd's threads need not be waited for
