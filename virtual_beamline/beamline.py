@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from virtual_beamline.names import DEFAULT_PREFIX, ID_RECORD, LOOPBACK
 from virtual_beamline.physics import CHANNEL_RATES, CLOCK_FREQUENCY, World, temperature_fields
+
+logger = logging.getLogger("virtual_beamline")
 
 MOTORS = 16
 SCALER_CHANNELS = 16
@@ -41,11 +44,15 @@ def _quoted(text: str) -> str:
 
 def contents(prefix: str = DEFAULT_PREFIX, world: World | None = None) -> list[RecordSpec]:
     """Every record of the beamline; what is random in it (the simulated peak) comes from ``world``."""
+    world = world or World()
     return [
         RecordSpec(f"{prefix}{ID_RECORD}", "stringin", "Which beamline this is"),
+        RecordSpec(
+            f"{prefix}SEED", "stringin", "--seed that makes this world again", {"VAL": world.seed, "PINI": "YES"}
+        ),
         *_motors(prefix),
         *_scaler(f"{prefix}scaler1"),
-        *_user_calcs(prefix, _simulation(prefix, world or World())),
+        *_user_calcs(prefix, _simulation(prefix, world)),
         *_user_calc_outs(prefix),
         *_scratch(f"{prefix}gp:"),
         *_busys(prefix),
@@ -255,7 +262,10 @@ def boot_beamline(prefix: str, seed: int | None, listen: str = LOOPBACK, repeate
     from virtual_beamline.repeater import Repeater
 
     if repeater_port is not None:
-        Repeater(listen, repeater_port).start()
+        try:
+            Repeater(listen, repeater_port).start()
+        except OSError as error:  # the libca of a client that was there first serves as one
+            logger.info("no CA repeater of its own on port %d: %s", repeater_port, error)
     ScalerRecord.world = world = World(seed)
     text = "\n".join(record.database_text() for record in contents(prefix, world))
     epics.boot([Swait, Busy, MotorRecord, ScalerRecord], text, pvaccess=True, devices=ioc_stats.devices())
