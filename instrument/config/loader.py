@@ -243,7 +243,7 @@ def _device_spec(document: Document, cls: str, index: int, entry: Any) -> Device
     shown = name if isinstance(name, str) and name else cls
     usable = True
     if "name" in entry:
-        reason = unusable(name) if isinstance(name, str) else f"must be text, not {name!r}"
+        reason = unusable(name) if isinstance(name, str) else f"must be text, not {name!r}; put it in quotes"
         if reason:
             document.problem((*location, "name"), f"{shown}.name", reason)
             usable = False

@@ -137,14 +137,14 @@ def _offline_class(cls: type) -> type:
         "__doc__": cls.__doc__,
         "online": (cls,),
     }
-    if issubclass(cls, EpicsSignalBase):
-        return type(cls.__name__, (_OfflineSignal, cls), members)
-    if not issubclass(cls, Device):
+    if not issubclass(cls, (EpicsSignalBase, Device)):
         return type(cls.__name__, (_Offline, cls), members)
     for name in METHODS:
         method = inspect.getattr_static(cls, name, None)
         if inspect.isfunction(method):
             members[name] = _raising(method)
+    if issubclass(cls, EpicsSignalBase):
+        return type(cls.__name__, (_OfflineSignal, cls), members)
     for name in PROPERTIES:
         static = inspect.getattr_static(cls, name, None)
         if isinstance(static, property) and static.fget is not None:
@@ -155,7 +155,8 @@ def _offline_class(cls: type) -> type:
 def _raising(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     def raising(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if first_dead_pv(self.root):
+        # A signal that answers can be used, also if others of its device do not.
+        if first_dead_pv(self if isinstance(self, EpicsSignalBase) else self.root):
             raise error(self)
         return method(self, *args, **kwargs)
 

@@ -113,7 +113,7 @@ def test_every_mistake_is_told_at_once(tmp_path):
         "devices.yml:4: 2theta.name: '2theta' is no Python name; use letters, digits and underscores",
         "devices.yml:5: class.name: 'class' is a word of the Python language; choose another name",
         "devices.yml:5: class.baseline: must be true or false, not 1",
-        "devices.yml:6: ophyd.EpicsMotor.name: must be text, not 5",
+        "devices.yml:6: ophyd.EpicsMotor.name: must be text, not 5; put it in quotes",
         "devices.yml:7: ophyd.EpicsMotor.5.prefix: is given twice; first on line 7",
         "devices.yml:8: ophyd.EpicsMotor: each device is `{name: ..., prefix: ...}`, not 'm7'",
         "devices.yml:9: ophyd.Signal: needs a list: each device begins with `- name:`",

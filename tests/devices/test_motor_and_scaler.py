@@ -1,0 +1,99 @@
+"""Motors and scalers: what differs from ophyd's classes."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import pytest
+from ophyd.scaler import ScalerCH
+from ophyd.utils import LimitError
+
+from instrument.config import UserError
+from instrument.devices.scaler import Scaler
+
+from .conftest import DEADLINE, wait_until
+
+
+@pytest.mark.parametrize("target", [40_000, -1e9, math.nan, "far", None])
+def test_a_target_outside_of_the_limits_is_refused(devices, target):
+    m5 = devices["m5"]
+    before = m5.user_setpoint.get(use_monitor=False)
+    with pytest.raises(UserError, match=r"^m5: ") as caught:
+        m5.move(target)
+    assert isinstance(caught.value, LimitError)
+    assert m5.user_setpoint.get(use_monitor=False) == before
+
+
+def test_the_refusal_names_motor_limits_and_units(devices):
+    with pytest.raises(UserError) as caught:
+        devices["m5"].set(40_000)
+    assert str(caught.value) == ("m5: 40000 degrees is outside of its limits -32000 to 32000 degrees; it was not moved")
+
+
+def test_a_motor_moves_as_ophyds_does(devices):
+    m5 = devices["m5"]
+    m5.velocity.put(10)
+    m5.move(0.25, timeout=DEADLINE)
+    assert math.isclose(m5.position, 0.25, abs_tol=0.005)
+    assert not m5.moving
+
+
+@pytest.fixture
+def scaler(devices):
+    yield devices["scaler1"]
+    devices["scaler1"].select_channels(["timebase", "I0", "scint", "diode"])
+
+
+def test_channels_go_by_their_epics_names(scaler):
+    assert [scaler.channels.chan01.s.name, scaler.channels.chan02.s.name] == ["timebase", "I0"]
+    assert list(scaler.read()) == ["timebase", "I0", "scint", "diode", "scaler1_time"]
+    assert scaler.channels.chan02.s._ophyd_labels_ == {"channel", "counter"}
+
+
+def test_all_named_channels_are_selected_as_by_ophyd(scaler):
+    stock = ScalerCH("gp:scaler1", name="scaler1")
+    stock.wait_for_connection(timeout=DEADLINE)
+    for choice in (None, ["I0", "diode"], ["diode"]):
+        stock.select_channels(choice)
+        scaler.select_channels(choice)
+        wait_until(lambda: scaler.connected, "chosen channels are connected")
+        assert list(scaler.read()) == list(stock.read())
+        assert sorted(scaler.read_configuration()) == sorted(stock.read_configuration())
+        assert scaler.hints == stock.hints
+    stock.destroy()
+
+
+def test_an_unknown_channel_is_told_with_the_nearest_match(scaler):
+    with pytest.raises(UserError, match=r"^scaler1: no channel is named 'timebas'; did you mean 'timebase'\?$"):
+        scaler.select_channels(["timebas"])
+    assert list(scaler.read()) == ["timebase", "I0", "scint", "diode", "scaler1_time"]  # unchanged
+
+
+def test_a_channel_that_the_configuration_names_in_vain_is_told_and_left_out(caplog):
+    scaler = Scaler("gp:scaler1", name="s", channels=["I0", "ionchamber"])
+    scaler.wait_for_connection(timeout=DEADLINE)
+    with caplog.at_level(logging.WARNING, "bluesky-session"):
+        scaler.after_connection()
+    assert "s: no channel is named ionchamber; its channels are timebase, I0, scint, diode" in caplog.text
+    wait_until(lambda: scaler.connected, "channels are connected")
+    assert list(scaler.read()) == ["I0", "s_time"]
+    scaler.destroy()
+
+
+def test_a_count_ends_at_its_preset(scaler):
+    scaler.preset_time.put(0.2)
+    scaler.trigger().wait(DEADLINE)
+    assert math.isclose(scaler.time.get(), 0.2, rel_tol=0.5)
+    assert scaler.count.get() == 0
+
+
+def test_a_stop_ends_the_count_and_keeps_the_counts(scaler):
+    scaler.preset_time.put(60)
+    status = scaler.trigger()
+    wait_until(lambda: scaler.channels.chan01.s.get() > 0, "it counts")
+    scaler.stop()
+    status.wait(DEADLINE)
+    assert scaler.count.get() == 0
+    assert scaler.channels.chan01.s.get() > 0
+    scaler.preset_time.put(0.1)
