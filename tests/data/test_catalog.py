@@ -1,5 +1,6 @@
 """`cat` and `db` show every run at once, through databroker's own API."""
 
+import itertools
 import subprocess
 import sys
 import textwrap
@@ -162,11 +163,14 @@ def test_what_is_not_there_is_told_in_one_line(laboratory, cat, db):
     assert not hasattr(cat, "no_such_run")
 
 
-def test_a_uid_that_begins_with_digits_is_no_scan_number(laboratory, cat):
+def test_the_beginning_of_a_uid_may_be_all_digits(laboratory, cat):
     laboratory.journal("start", {"uid": "12345678-aaaa", "time": 1.0, "scan_id": 7})
-    assert cat["12345678-aaaa"].metadata["start"]["scan_id"] == 7
-    assert cat["12345678"].metadata["start"]["scan_id"] == 7
-    assert cat["7"].metadata["start"]["uid"] == "12345678-aaaa"  # as databroker has it
+    for key in ("12345678-aaaa", "12345678", "123", "7", 7):
+        assert cat[key].metadata["start"]["scan_id"] == 7
+    laboratory.journal("start", {"uid": "run-123", "time": 2.0, "scan_id": 123})
+    assert cat["123"].metadata["start"]["uid"] == "run-123"  # a number first of all
+    with pytest.raises(LookupError, match="there is no run with scan_id 12345"):
+        cat[12345]
 
 
 def test_every_stream_of_a_run_can_be_read(laboratory, cat):
@@ -243,6 +247,48 @@ def test_text_and_arrays_are_read(laboratory, cat):
     dataset = cat[-1].primary.read()
     assert dataset["word"].values.tolist() == ["open", "open"]
     assert dataset["wave"].values.tolist() == [[0, 1, 2, 3]] * 2
+
+
+def test_arrays_that_change_their_length_are_read_as_they_are(laboratory, cat):
+    lengths = itertools.count(1)
+    wave = ophyd.sim.SynSignal(func=lambda: np.ones(next(lengths)), name="wave")
+    laboratory.engine(bp.count([wave], num=3))
+    column = cat[-1].primary.read()["wave"].values
+    assert [len(value) for value in column] == [len(column[0]) + n for n in range(3)]
+
+
+def test_a_stream_without_events_can_be_read(laboratory, cat):
+    @run_decorator()
+    def plan():
+        yield from bps.declare_stream(ophyd.sim.det, name="primary")
+
+    laboratory.engine(plan())
+    assert cat[-1].primary.read()["det"].shape == (0,)
+
+
+def test_a_dataset_is_the_one_that_databrokers_stock_code_makes(laboratory, cat):
+    from databroker._drivers.msgpack import BlueskyMsgpackCatalog
+
+    stock = BlueskyMsgpackCatalog(str(laboratory.data.runs / "*" / "*" / "*.msgpack"))
+    wave = ophyd.Signal(name="wave", value=np.arange(6.0).reshape(2, 3))
+    word = ophyd.Signal(name="word", value="open")
+    laboratory.engine(bp.scan([ophyd.sim.det, wave, word], ophyd.sim.motor, -1, 1, 4))
+    stock.force_reload()
+    for ours, theirs in (
+        (cat[-1].primary, stock[-1].primary),
+        (cat[-1].primary(include=["det", "wave"]), stock[-1].primary(include=["det", "wave"])),
+        (cat[-1].primary(exclude=["det"]), stock[-1].primary(exclude=["det"])),
+    ):
+        expected = theirs.read()
+        order = list(expected.data_vars)
+        assert set(ours.read().data_vars) == set(order)
+        for name in order:
+            assert ours.read()[name].dtype == expected[name].dtype
+            assert ours.read()[name].attrs == expected[name].attrs
+            np.testing.assert_array_equal(ours.read()[name].values, expected[name].values)
+        assert ours.to_dask().compute().equals(ours.read())
+    assert cat[-1].primary.read()["wave"].dims == ("time", "dim_0", "dim_1")
+    assert cat[-1].primary.to_dask()["det"].chunks == ((4,),)
 
 
 def test_a_run_that_goes_on_shows_what_it_has_so_far(laboratory, cat):
