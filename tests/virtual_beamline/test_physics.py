@@ -165,7 +165,7 @@ counts = []
 for _ in range(3):
     epics.caput("gp:scaler1.CNT", 1, wait=True)
     counts.append([get(f"scaler1.S{n}") for n in range(1, 7)])
-print(json.dumps([peak, counts]))
+print(json.dumps([peak, counts, get("SEED")]))
 """
 
     def world(seed):
@@ -177,6 +177,8 @@ print(json.dumps([peak, counts]))
         return json.loads(output.stdout)
 
     first, again, other = world(11), world(11), world(12)
+    assert first.pop() == again.pop() == "11"
+    assert other.pop() == "12"
     assert first == again
     assert first[0] != other[0]
     assert first[1] != other[1]
