@@ -252,7 +252,6 @@ def boot_beamline(prefix: str, seed: int | None, listen: str = LOOPBACK, repeate
 
     Raises:
         EpicsBaseError: EPICS base is unsuitable or refuses the database.
-        OSError: the repeater's port is taken.
     """
     from virtual_beamline import epics, ioc_stats
     from virtual_beamline.records.busy import Busy

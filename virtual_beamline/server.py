@@ -6,6 +6,7 @@ import importlib
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from dataclasses import dataclass
@@ -50,6 +51,7 @@ def serve(options: ServerOptions) -> int:
         from virtual_beamline import beamline, epics
 
         try:
+            _check_port(options.listen, lease.first)
             beamline.boot_beamline(options.prefix, options.seed, options.listen, lease.repeater)
             epics.put_pv(f"{options.prefix}{ID_RECORD}", beamline_id)
         except (epics.EpicsBaseError, OSError) as error:
@@ -65,6 +67,19 @@ def serve(options: ServerOptions) -> int:
     sys.stdout.flush()
     # Base's threads are still running: leave without Python's and libc's exit handlers, which would race with them.
     os._exit(0)
+
+
+def _check_port(address: str, port: int) -> None:
+    """Raise OSError if we cannot listen there; EPICS base would choose another port, or suspend its thread for ever."""
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        with socket.socket(socket.AF_INET, kind) as probe:
+            if kind == socket.SOCK_STREAM:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((address, port))
+            except OSError as error:
+                msg = f"cannot serve on {address}:{port}: {error}"
+                raise OSError(msg) from error
 
 
 def _end_with_parent(lifeline: int) -> None:

@@ -159,18 +159,28 @@ def test_a_seed_repeats_the_world_and_another_makes_another(fresh_beamline):
     assert centre(5) == centre(5) != centre(6)
 
 
-def test_a_beamline_that_cannot_start_says_why_in_one_line(monkeypatch, tmp_path):
-    lease = lease_ports()
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
-        stranger.bind(("127.0.0.1", lease.repeater))
-        beamline = supervisor.start(lease=lease, log_dir=tmp_path)
-        with pytest.raises(BeamlineStartError) as caught:
-            beamline.wait_ready()
-    lease.release()
+def _start_error(tmp_path, **arguments):
+    beamline = supervisor.start(log_dir=tmp_path, **arguments)
+    with pytest.raises(BeamlineStartError) as caught:
+        beamline.wait_ready()
     message = str(caught.value)
-    assert "Address already in use" in message
     assert str(beamline.log_file) in message
     assert "\n" not in message
+    return message
+
+
+def test_a_port_that_was_taken_meanwhile_is_named_in_one_line(tmp_path):
+    lease = lease_ports()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+        stranger.bind(("127.0.0.1", lease.first))
+        message = _start_error(tmp_path, lease=lease)
+    lease.release()
+    assert f"cannot serve on 127.0.0.1:{lease.first}" in message
+    assert "Address already in use" in message
+
+
+def test_an_interface_that_does_not_exist_is_named_in_one_line(tmp_path):
+    assert "cannot serve on 203.0.113.7:" in _start_error(tmp_path, listen="203.0.113.7")
 
 
 def test_another_server_on_the_port_is_noticed(fresh_beamline, tmp_path):
