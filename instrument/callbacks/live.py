@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -127,7 +128,8 @@ class Series:
     count: int = 0  # complete points
     drawn: int = 0  # points in the last drawing
     statistics: dict[str, PeakStatistics] = field(default_factory=dict)
-    marked: bool = False
+    ended: bool = False  # there are no more points to come
+    finished: bool = False  # and all of them, and the marks, are drawn
 
     def __post_init__(self) -> None:
         self.columns = {name: [] for name in (*self.x, *self.signals)}
@@ -152,7 +154,7 @@ class Series:
     @property
     def wants_drawing(self) -> bool:
         """Are there points, or marks, that are not drawn?"""
-        return self.plot and (self.count != self.drawn or bool(self.statistics and not self.marked))
+        return self.plot and (self.count != self.drawn or (self.ended and not self.finished))
 
 
 def _numbers(column: list[Any]) -> np.ndarray:
@@ -301,6 +303,7 @@ class BestEffort(BestEffortCallback):
         for series in {id(s.series): s.series for s in self._streams.values() if s.series}.values():
             if len(series.x) == 1:
                 self._measure(series)
+            series.ended = True
         if self._baseline_enabled:
             print(self._buffer.getvalue())
             print("\n")
@@ -328,6 +331,8 @@ class BestEffort(BestEffortCallback):
 
     def draw(self, force: bool = False) -> None:
         """Draw what was collected since the last time; to be called often, on the main thread.
+
+        Ten times a second at the most, but at once when a run has ended.
 
         Args:
             force: Draw now, and also where nobody sees it (without a display).
@@ -389,10 +394,11 @@ class Windows:
 
     def __init__(self, bec: BestEffort) -> None:
         self._bec = bec
-        self._new: list[Series] = []
+        self._new: deque[Series] = deque()  # filled on the RunEngine's thread
         self._curves: list[_Curve] = []
         self._last: Figure | None = None
         self._not_before = 0.0
+        self._drawing = False
         self._laid_out: set[int] = set()
 
     def add(self, series: Series) -> None:
@@ -401,12 +407,34 @@ class Windows:
 
     def draw(self, force: bool = False) -> None:
         """Bring the figures up to date, at most ten times a second; see `BestEffort.draw`."""
-        if not force and time.monotonic() < self._not_before:
+        if self._drawing or threading.current_thread() is not threading.main_thread():
             return
-        if threading.current_thread() is not threading.main_thread():
+        ended = any(series.ended for series in list(self._new)) or any(
+            c.series.ended and c.series.wants_drawing for c in self._curves
+        )
+        if not (force or ended) and time.monotonic() < self._not_before:
             return
-        while self._new and self._new[0].count:
-            self._open(self._new.pop(0))
+        self._drawing = True  # a window that reacts to the mouse may call for a drawing in the midst of this one
+        try:
+            self._draw(force)
+        except Exception as error:
+            # What could not be drawn once is not tried again; the next run has a plot again.
+            self._new.clear()
+            self._curves.clear()
+            if force:
+                raise
+            logger.warning("live plot failed (%s: %s); the run goes on without it", type(error).__name__, error)
+            logger.debug("live plot failed", exc_info=True)
+        finally:
+            self._drawing = False
+
+    def _draw(self, force: bool) -> None:
+        for _ in range(len(self._new)):
+            series = self._new.popleft()
+            if series.count:
+                self._open(series)
+            elif not series.ended:  # a run that ends without a point has no plot
+                self._new.append(series)
         self._curves = [curve for curve in self._curves if curve.is_open()]
         begin = time.monotonic()
         figures = dict.fromkeys(curve.figure for curve in self._curves if curve.update())
@@ -499,17 +527,17 @@ class _Curve:
         """Make the artists."""
         raise NotImplementedError
 
-    def refresh(self) -> None:
-        """Give the artists the numbers collected so far."""
+    def refresh(self, ended: bool) -> None:
+        """Give the artists the numbers collected so far, and the marks if the run has ended."""
         raise NotImplementedError
 
     def update(self) -> bool:
         """Bring the artists up to date; False if there was nothing to do."""
-        count = self.series.count
-        if count == self.series.drawn and (self.series.marked or not self.series.statistics):
+        if not self.series.wants_drawing:
             return False
-        self.refresh()
-        self.series.drawn = count
+        count, ended = self.series.count, self.series.ended  # more may come meanwhile
+        self.refresh(ended)
+        self.series.drawn, self.series.finished = count, ended
         return True
 
     def is_open(self) -> bool:
@@ -533,7 +561,7 @@ class _Curve:
 
 def _legend(axes: Axes) -> None:
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="best", title="scan")
+        axes.legend(loc="upper right", title="scan")  # "best" looks at every point, each time
     elif (legend := axes.get_legend()) is not None:
         legend.remove()
 
@@ -552,23 +580,21 @@ class _Line(_Curve):
             axes.margins(0.05)
             _legend(axes)
 
-    def refresh(self) -> None:
+    def refresh(self, ended: bool) -> None:
         for signal, axes in self.axes.items():
             if not self.artists[signal]:
                 continue
             line = self.artists[signal][0]
             line.set_data(*self.series.arrays(self.series.x[0], signal))
-            self._mark(signal, axes, line.get_color())
+            if ended:
+                self._mark(signal, axes, line.get_color())
             axes.relim(visible_only=True)
             axes.autoscale_view()
-        self.series.marked = bool(self.series.statistics)
 
     def _mark(self, signal: str, axes: Axes, color: Any) -> None:
-        """Mark the peak's centre, when the run has ended and there is one."""
+        """Mark the peak's centre, if there is one."""
         statistics = self.series.statistics.get(signal)
-        if statistics is None or self.series.marked:
-            return
-        if statistics.cen is not None:
+        if statistics is not None and statistics.cen is not None:
             mark = axes.axvline(statistics.cen, color=color, linestyle=":", linewidth=1)
             self.artists[signal].append(mark)
             self.artists[signal][0].set_label(f"{self.series.label}: cen {statistics.cen:.5g}")
@@ -603,7 +629,7 @@ class _Map(_Curve):
         half_x, half_y = (x1 - x0) / max(1, fast - 1) / 2, (y1 - y0) / max(1, slow - 1) / 2
         return (slow, fast), (x0 - half_x, x1 + half_x, y0 - half_y, y1 + half_y)
 
-    def refresh(self) -> None:
+    def refresh(self, ended: bool) -> None:
         for signal, axes in self.axes.items():
             if not self.artists[signal]:
                 continue
@@ -623,4 +649,3 @@ class _Map(_Curve):
                 axes.autoscale_view()
             if np.any(np.isfinite(values)):
                 artist.set_clim(np.nanmin(values), np.nanmax(values))
-        self.series.marked = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -48,27 +49,52 @@ class RunInterruptedError(RunEngineInterrupted, UserError):
     """A run ended before its plan did, because somebody asked for it."""
 
 
-class MainThread(DuringTask):
+class MainThread(DefaultDuringTask):
     """Lend the main thread to drawing while the plan runs on the RunEngine's own thread.
 
+    With a Qt backend bluesky's own task runs Qt's event loop, and a timer in it draws.
+
     Args:
-        draw: Called about 20 times a second on the main thread; limits its own rate.
+        draw: Called about 20 times a second on the main thread, and at the end; limits its own rate.
     """
 
     def __init__(self, draw: Callable[[], object]) -> None:
         super().__init__()
         self._draw = draw
         self._failed = False
+        self._application: Any = None
 
     def block(self, blocking_event: Any) -> None:
         """Wait until the plan is complete, drawing meanwhile; a plot that fails is reported once and left alone."""
-        while not blocking_event.wait(DRAW_INTERVAL):
-            if not self._failed:
-                try:
-                    self._draw()
-                except Exception:
-                    self._failed = True
-                    logger.exception("live plot failed; the run goes on without it")
+        import matplotlib
+
+        on_main_thread = threading.current_thread() is threading.main_thread()
+        if on_main_thread and "qt" in matplotlib.get_backend().lower():
+            self._block_in_qt(blocking_event)
+        else:
+            while not blocking_event.wait(DRAW_INTERVAL):
+                self._draw_safely()
+        self._draw_safely()
+
+    def _block_in_qt(self, blocking_event: Any) -> None:
+        from matplotlib.backends.qt_compat import QtCore, QtWidgets
+
+        self._application = QtWidgets.QApplication.instance() or QtWidgets.QApplication(["bluesky"])
+        timer = QtCore.QTimer()
+        timer.timeout.connect(self._draw_safely)
+        timer.start(int(DRAW_INTERVAL * 1000))
+        try:
+            super().block(blocking_event)
+        finally:
+            timer.stop()
+
+    def _draw_safely(self) -> None:
+        if not self._failed:
+            try:
+                self._draw()
+            except Exception:
+                self._failed = True
+                logger.exception("live plot failed; the run goes on without it")
 
 
 class RunEngine(bluesky.RunEngine):
@@ -270,10 +296,5 @@ class TraceMessages:
 
 
 def during_task(draw: Callable[[], object]) -> DuringTask:
-    """What the main thread does while a plan runs.
-
-    With a Qt backend bluesky's own task runs Qt's event loop; with any other the main thread draws.
-    """
-    import matplotlib
-
-    return DefaultDuringTask() if "qt" in matplotlib.get_backend().lower() else MainThread(draw)
+    """What the main thread does while a plan runs: it draws."""
+    return MainThread(draw)

@@ -1,6 +1,7 @@
 """Live table and plot: what people see, drawn where and as often as it may be, and never in a run's way."""
 
 import enum
+import itertools
 import logging
 import threading
 import time
@@ -237,14 +238,43 @@ def test_drawn_on_the_main_thread_while_the_plan_runs_and_not_too_often(bec, gui
         while len(gui.draws) < 4 and time.monotonic() < deadline:
             yield from bps.trigger_and_read([det, motor])
 
+    points = []
+    RE.subscribe(lambda _name, doc: points.append(doc["num_events"]["primary"]), "stop")
     begin = time.monotonic()
     RE(until_drawn())
     spent = time.monotonic() - begin
-    assert len(gui.draws) >= 4  # before the end
+    assert len(gui.draws) > 4  # before the end, and then once more
     assert {thread for thread, *_ in gui.draws} == {threading.main_thread()}
-    assert len(gui.draws) <= spent / 0.1 + 1
-    gaps = [later[1] - earlier[2] for earlier, later in zip(gui.draws, gui.draws[1:], strict=False)]
+    *regular, _at_the_end = gui.draws
+    assert len(regular) <= spent / 0.1 + 1
+    gaps = [later[1] - earlier[2] for earlier, later in itertools.pairwise(regular)]
     assert min(gaps) >= 0.09
+    (line,) = lines_of(figures()[0])[0]
+    assert len(line.get_xdata()) == points[0]  # with all its points at the end
+
+
+def test_a_plot_that_fails_is_told_once_and_the_next_run_has_one(record, bec, feed, caplog, monkeypatch):
+    from instrument.callbacks import live
+
+    refresh = live._Line.refresh
+    monkeypatch.setattr(live._Line, "refresh", lambda *_: 1 / 0)
+    with caplog.at_level(logging.WARNING, LOGGER_NAME):
+        feed(record(bp.scan([det], motor, -5, 5, 11)))
+        bec.draw()
+        bec.draw()
+    assert caplog.messages == ["live plot failed (ZeroDivisionError: division by zero); the run goes on without it"]
+    monkeypatch.setattr(live._Line, "refresh", refresh)
+    feed(record(bp.scan([det], motor, -5, 5, 11)))
+    bec.draw()
+    assert len(lines_of("det vs motor")[0]) == 1
+
+
+def test_a_run_without_a_point_does_not_hold_up_the_next(record, bec, feed):
+    documents = record(bp.scan([det], motor, -5, 5, 11))
+    feed([pair for pair in documents if pair[0] != "event"])
+    feed(documents)
+    bec.draw()
+    assert len(lines_of("det vs motor")[0]) == 1
 
 
 def test_windows_are_one_for_each_set_of_signals_and_used_again(record, bec, feed):
