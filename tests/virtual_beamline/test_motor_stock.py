@@ -261,3 +261,23 @@ def test_every_field_of_the_apstools_motor_classes_is_served(make):
     values = {name: signal.get() for name, signal in motor.get_instantiated_signals()}
     assert values["motor.user_readback"] == 1
     assert None not in values.values()
+
+
+# -- pyepics ----------------------------------------------------------------------------------------------------
+
+
+def test_pyepics_motor_moves_tweaks_and_keeps_to_the_limits(gp):
+    import epics
+
+    Axis(gp, "m8").reset()  # a motor of its own: see conftest.Client for what pyepics and ophyd cannot share
+    motor = epics.Motor(f"{gp.prefix}m8")
+    assert motor.move(1, wait=True, timeout=20) == 0
+    assert motor.get_position(readback=True) == 1
+    motor.tweak_val = 0.5
+    motor.tweak(wait=True)
+    assert motor.get_position(readback=True) == 1.5
+    assert motor.move(50_000) == -12, "outside of the soft limits"
+    motor.set_position(7)
+    wait_for(lambda: motor.get_position(readback=True) == 7)
+    assert motor.OFF == 5.5
+    Axis(gp, "m8").reset()
