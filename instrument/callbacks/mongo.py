@@ -76,7 +76,7 @@ class MongoWriter:
                 metadata["run_stop"].insert_one(stop)  # last: what has a stop document is whole
         except PyMongoError as error:
             reason = " ".join(str(error).split()).partition(", Timeout:")[0]
-            raise MongoUnreachableError(f"MongoDB: {reason}") from error
+            raise MongoUnreachableError(reason) from error
         return f"{metadata.name}: {uid[:8]}"
 
     def _connect(self) -> tuple[Any, Any]:

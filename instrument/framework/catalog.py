@@ -249,6 +249,16 @@ def open_catalog(
     return LazyCatalog(loader), LazyBroker(loader)
 
 
+def mongodb_of(config: Config) -> tuple[str, str] | None:
+    """The two databases of the configured catalog, for `callbacks.mongo.MongoWriter`; None if it is not MongoDB's."""
+    if config.catalog == EMBEDDED:
+        return None
+    source = _sources(config).get(config.catalog)
+    if source is None or "mongo" not in source.driver:
+        return None
+    return _impatient(source.args.get("metadatastore_db")), _impatient(source.args.get("asset_registry_db"))
+
+
 def _refuse(problem: str) -> Any:
     raise CatalogError(problem)
 

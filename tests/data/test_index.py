@@ -115,7 +115,6 @@ GARBAGE = {
     "another msgpack": b"\x93\x01\x02\x03",
     "a document of another kind first": b"\x92\xa4stop\x80",
     "a start document without a time": b"\x92\xa5start\x81\xa3uid\xa1x",
-    "a pickle": b"\x92\xa5start\x82\xc4\x02nd\xc3\xc4\x04kind\xc4\x01O",
     "half a start document": b"\x92\xa5start\x82\xa3uid",
 }
 
@@ -140,6 +139,31 @@ def test_a_garbage_file_is_named_in_one_line_and_the_rest_is_there(index, runs, 
     bad.write_bytes(GARBAGE[kind])
     with pytest.raises(RunFileError, match="is not a run"):
         glance(bad)
+
+
+class Bomb:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_a_pickle_in_a_file_is_not_loaded(index, runs, tmp_path):
+    import msgpack
+    import msgpack_numpy
+
+    pickled = msgpack_numpy.encode(np.array([Bomb(tmp_path / "exploded")], dtype=object))
+    path = run_path(runs, {"uid": "run", "time": 1e6})
+    path.parent.mkdir(parents=True)
+    path.write_bytes(msgpack.packb(["start", {"uid": "run", "time": 1e6, "sample": pickled}]))
+    (_, start), *_ = list(RunFile(path))
+    index.refresh()
+    index.newest(0)
+    assert start["sample"][b"kind"] == b"O"
+    assert not (tmp_path / "exploded").exists()
+    msgpack_numpy.decode(start["sample"])  # as any other reader would
+    assert (tmp_path / "exploded").exists()
 
 
 def test_garbage_that_was_mended_is_taken_in(index, runs):
