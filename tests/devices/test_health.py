@@ -108,7 +108,8 @@ def crash() -> dict:
             "m1.move(1)", "m1.set(1)", "m1.position", "m1.limits", "m1.read()", "m1.velocity.get()",
             "m1.velocity.put(2)", "m1.steps_per_revolution.get()", "m1.stop()", "m1.summary()", "m1.trigger()",
             "scaler1.trigger()", "scaler1.channels.chan02.s.get()", "scaler1.select_channels()",
-            "noisy.get()", "noisy.read()", "temperature.set(20)", "temperature.position", "calcs.calc8.calculation.get()", "gp_stats.uptime.get()",
+            "noisy.get()", "noisy.read()", "temperature.set(20)", "temperature.position",
+            "calcs.calc8.calculation.get()", "gp_stats.uptime.get()",
         )
         report(attempts={text: attempt(text) for text in attempts})
         harmless = ("repr(m1)", "m1.connected", "m1.name", "m1.hints", "shutter.state")
@@ -287,6 +288,23 @@ def test_an_ioc_that_is_started_late_is_found(missing):
     assert any("late is back" in line or "late" in line for line in missing["back"])
     assert missing["position"][0] == "0.0"
     assert missing["still"] == ["far", "weird", "counter"]
+
+
+def test_a_lost_connection_is_not_taken_for_the_end_of_a_count():
+    """Nobody follows the devices here: what Channel Access tells at once is told apart by the scaler itself."""
+    facts = story("""
+        from instrument.devices.scaler import Scaler
+        ioc = start()
+        scaler = Scaler("gp:scaler1", name="scaler1")
+        scaler.wait_for_connection(timeout=20)
+        scaler.preset_time.put(60)
+        status = scaler.trigger()
+        wait_until(lambda: scaler.count.get(), "it counts")
+        os.kill(ioc.pid, signal.SIGKILL)
+        devices = {}
+        report(end=attempt("status.wait(30)", status=status)[0])
+    """)
+    assert facts["end"].startswith("OfflineError: scaler1 is offline: no answer from gp:scaler1.")
 
 
 def test_nothing_is_written_when_devices_are_made_and_connected():

@@ -66,6 +66,7 @@ def test_a_stop_holds_the_temperature_reached_and_fails_the_move(temperature):
 def test_a_stop_in_position_writes_nothing(temperature):
     temperature.noise.put(0.5)
     before = temperature.setpoint.get()
+    wait_until(lambda: temperature.position != before, "there is noise")
     temperature.stop()
     assert temperature.setpoint.get(use_monitor=False) == before
 
