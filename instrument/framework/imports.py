@@ -71,5 +71,7 @@ class Importer:
             try:
                 importlib.import_module(name)
             except Exception:
+                if not threading.main_thread().is_alive():  # some modules can't be imported while the process ends
+                    return
                 logger.exception("can't import %s", name)
             self._done[name].set()
