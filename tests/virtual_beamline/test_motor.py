@@ -178,7 +178,7 @@ def test_a_move_takes_the_time_of_its_trapezoid_and_is_reported_ten_times_a_seco
     started, ended = monitor.times("DMOV")
     # Two ramps of 0.2 s at a mean of 1.05 cover 0.42; the rest is cruised at 2/s.
     expected = 0.4 + 1.58 / 2
-    assert 0.95 * expected < ended - started < 1.5 * expected
+    assert 0.95 * expected < ended - started < 2 * expected
     times = [time for time in monitor.times("RBV") if time >= started]
     gaps = [after - before for before, after in itertools.pairwise([started, *times])]
     assert statistics.median(gaps) <= 0.1
@@ -205,11 +205,11 @@ def test_a_move_to_where_the_motor_stands_shows_a_pulse_of_dmov(axis, watch):
 
 
 def test_a_put_with_completion_ends_when_the_motor_is_done_and_not_before(axis):
-    done = axis.start(VAL=10)
+    done = axis.start(VAL=20)
     axis.wait(MOVN=1)
     assert not done
     wait_for(lambda: done)
-    assert (axis.DMOV, axis.RBV) == (1, 10)
+    assert (axis.DMOV, axis.RBV) == (1, 20)
 
 
 @pytest.mark.parametrize("field", ["DVAL", "RVAL", "RLV", "TWF", "TWR"])
@@ -254,11 +254,11 @@ def test_what_moves_is_told_while_it_moves(axis):
 
 def test_a_new_target_ahead_redirects_without_a_stop(axis, watch):
     monitor = watch("DMOV", "MOVN", "RVEL")
-    done = axis.start(VAL=10)
+    done = axis.start(VAL=40)
     wait_for(lambda: axis.RVEL == 2000)
-    axis.client.put(f"{axis.name}.VAL", 15, wait=False)
+    axis.client.put(f"{axis.name}.VAL", 45, wait=False)
     wait_for(lambda: done)
-    assert axis.RBV == 15
+    assert axis.RBV == 45
     monitor.wait("DMOV", [0, 1])
     assert monitor.values("MOVN") == [1, 0]
     speeds = monitor.values("RVEL")
@@ -279,23 +279,23 @@ def test_a_new_target_behind_turns_the_motor_round(axis, watch):
 def test_without_ntm_the_first_target_is_reached_before_the_next(axis, watch):
     axis.put(NTM=0)
     monitor = watch("DMOV", "RBV")
-    done = axis.start(VAL=6)
+    done = axis.start(VAL=25)
     wait_for(lambda: axis.RBV > 1)
     axis.client.put(f"{axis.name}.VAL", 0.5, wait=False)
     wait_for(lambda: done)
     assert axis.RBV == 0.5
     monitor.wait("DMOV", [0, 1])
-    assert max(monitor.values("RBV")) == 6
+    assert max(monitor.values("RBV")) == 25
 
 
 def test_a_target_behind_within_the_ntm_deadband_does_not_turn_the_motor_round(axis, watch):
-    axis.put(RDBD=5, NTMF=4, RTRY=0)  # 20 degrees
+    axis.put(RDBD=5, NTMF=5, RTRY=0)  # 25 degrees
     monitor = watch("RBV", "DMOV")
-    done = axis.start(VAL=10)
+    done = axis.start(VAL=25)
     wait_for(lambda: axis.RBV > 1)
     axis.client.put(f"{axis.name}.VAL", 0.5, wait=False)
     wait_for(lambda: done)
-    assert max(monitor.values("RBV")) == 10
+    assert max(monitor.values("RBV")) == 25
     assert axis.RBV == 0.5
     axis.put(NTMF=1)
     assert axis.NTMF == 2
@@ -523,8 +523,10 @@ def test_a_jog_is_stopped_a_second_before_the_limit(axis):
     assert (axis.LVIO, axis.JOGF, axis.DMOV) == (1, 0, 1)
     assert 9 < axis.RBV < 30
     place = axis.RBV
+    axis.put(BDST=1)
     axis.put(JOGF=1)
     assert (axis.LVIO, axis.JOGF, axis.RBV) == (1, 0, place)
+    axis.put(BDST=0)
     axis.put(JOGR=1, wait=False)
     wait_for(lambda: axis.RBV < place)
     assert axis.LVIO == 0
@@ -615,16 +617,16 @@ def test_spmg_stop_ends_a_motion_and_holds_the_motor(axis):
 
 
 def test_spmg_pause_interrupts_a_motion_and_go_resumes_it(axis):
-    done = axis.start(VAL=10)
+    done = axis.start(VAL=40)
     wait_for(lambda: axis.RBV > 1)
     axis.put(SPMG=PAUSE, wait=False)
     axis.wait(MOVN=0)
-    assert (axis.DMOV, axis.VAL) == (0, 10)
-    assert 1 < axis.RBV < 10
+    assert (axis.DMOV, axis.VAL) == (0, 40)
+    assert 1 < axis.RBV < 40
     assert not done
     axis.put(SPMG=GO, wait=False)
     wait_for(lambda: done)
-    assert axis.RBV == 10
+    assert axis.RBV == 40
 
 
 def test_spmg_move_makes_one_motion(axis):
@@ -1018,7 +1020,7 @@ def test_the_forward_link_is_processed_once_when_the_motion_is_done(gp, axis):
     gp.put("userCalcOut20.CALC", "VAL+1")
     axis.put(FLNK=f"{gp.prefix}userCalcOut20")
     before = gp.get("userCalcOut20")
-    done = axis.start(VAL=5)
+    done = axis.start(VAL=20)
     axis.wait(MOVN=1)
     assert gp.get("userCalcOut20") == before
     wait_for(lambda: done)

@@ -95,11 +95,14 @@ def test_the_time_base_counts_exactly_the_preset_time(scaler):
 
 
 def test_counting_takes_as_long_as_it_says(scaler):
-    scaler.put(TP=0.5)
-    begun = time.monotonic()
-    scaler.count()
-    # The soft scaler of synApps added 0.1 s; the margin is for a busy machine.
-    assert 0.5 <= time.monotonic() - begun < 1.0
+    scaler.put(TP=0.2)
+    durations = []
+    for _ in range(5):
+        begun = time.monotonic()
+        scaler.count()
+        durations.append(time.monotonic() - begun)
+    # The soft scaler of synApps added 0.1 s to each; the quickest is least disturbed by what else this machine does.
+    assert 0.2 <= min(durations) < 0.28
 
 
 def test_channels_count_at_their_mean_rates(scaler):
@@ -329,7 +332,7 @@ def test_a_stop_in_the_delay_ends_it(scaler):
 def test_cnt_is_told_to_other_records_before_and_after_the_delay(gp, scaler):
     gp.put("gp:float18", 0)
     gp.put("gp:float19", 0)
-    scaler.put(COUT=f"{gp.prefix}gp:float18", COUTP=f"{gp.prefix}gp:float19", DLY=0.3, TP=0.3)
+    scaler.put(COUT=f"{gp.prefix}gp:float18", COUTP=f"{gp.prefix}gp:float19", DLY=1, TP=1)
     done = scaler.start()
     gp.wait("gp:float19", 1)
     assert gp.get("gp:float18") == 0
@@ -342,7 +345,7 @@ def test_the_forward_link_is_processed_once_when_the_count_is_done(gp, scaler):
     gp.put("userCalcOut19.CALC", "VAL+1")
     scaler.put(FLNK=f"{gp.prefix}userCalcOut19")
     before = gp.get("userCalcOut19")
-    scaler.put(TP=0.5)
+    scaler.put(TP=1)
     done = scaler.start()
     wait_for(lambda: scaler.T > 0)
     assert gp.get("userCalcOut19") == before
