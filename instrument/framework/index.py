@@ -636,12 +636,12 @@ def _clause(key: str, wanted: Any) -> tuple[str, list[Any], Mapping[str, Any] | 
     return (" AND ".join(conditions), parameters, None) if conditions else None
 
 
-def _whole(key: str, wanted: Any) -> tuple[str, list[Any], Mapping[str, Any]] | None:
+def _whole(key: str, wanted: Any) -> tuple[str, list[Any], Mapping[str, Any]]:
     """A whole dictionary or list: runs that have all of its values are looked at in Python."""
+    rest = {key: {"$eq": wanted}}  # said so, since mongoquery takes {} for no condition
     parts = [_where(name, "= ?", [value]) for name, value in _flatten(wanted, key) if value is not None]
-    if not parts:
-        return None
-    return " AND ".join(part for part, _ in parts), [value for _, values in parts for value in values], {key: wanted}
+    where = " AND ".join(part for part, _ in parts) or "1"
+    return where, [value for _, values in parts for value in values], rest
 
 
 def _operation(key: str, operator: str, operand: Any, options: str) -> tuple[str, list[Any]] | None:
