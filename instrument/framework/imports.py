@@ -43,8 +43,8 @@ class Importer:
             self._thread = threading.Thread(target=self._run, name="importer", daemon=True)
             self._thread.start()
 
-    def close(self, timeout: float = 5.0) -> None:
-        """Begin no further import, and wait for the one under way."""
+    def close(self, timeout: float = 30.0) -> None:
+        """Begin no further import, and wait for the one under way: a process that ends within one may crash."""
         self._closed.set()
         self._hurry.set()
         if self._thread is not None:
