@@ -7,10 +7,16 @@ import difflib
 import sys
 from collections.abc import Sequence
 
-from benchmarks import callbacks, live_plot, startup
+from benchmarks import callbacks, ioc, live_plot, startup
 from benchmarks.harness import Benchmark, run
 
-BENCHMARKS: tuple[Benchmark, ...] = (startup.HELP, startup.SESSION, callbacks.BENCHMARK, live_plot.BENCHMARK)
+BENCHMARKS: tuple[Benchmark, ...] = (
+    startup.HELP,
+    startup.SESSION,
+    callbacks.BENCHMARK,
+    live_plot.BENCHMARK,
+    ioc.BENCHMARK,
+)
 
 
 def main(arguments: Sequence[str] | None = None, benchmarks: Sequence[Benchmark] = BENCHMARKS) -> int:
