@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from instrument.config.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from instrument.framework.index import RunIndex
+    from instrument.framework.runfiles import DataDirectory
 
 BEGAN = time.monotonic()
 
@@ -26,9 +30,48 @@ def _parser() -> argparse.ArgumentParser:
         ("demo", "a session without a keyboard: counts, scans, finds the peak, writes the files"),
         ("check", "check iconfig.yml and devices.yml without connecting to anything"),
     ):
-        command = commands.add_parser(name, help=help_text, description=help_text)
-        command.add_argument("--config", metavar="FILE", help="iconfig.yml (default: $INSTRUMENT_CONFIG, then our own)")
+        _takes_config(commands.add_parser(name, help=help_text, description=help_text))
+    _add_runs(commands)
+    _add_catalog(commands)
     return parser
+
+
+def _takes_config(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    command.add_argument("--config", metavar="FILE", help="iconfig.yml (default: $INSTRUMENT_CONFIG, then our own)")
+    return command
+
+
+def _takes_query(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    command.add_argument(
+        "--since", metavar="TIME", help="started then or later: '2026-11-21', '2026-11-21 04:30', '2 h'"
+    )
+    command.add_argument("--until", metavar="TIME", help="started before; a day stands for its end")
+    command.add_argument("--plan", metavar="NAME", help="name of the plan")
+    command.add_argument("--text", metavar="WORDS", help="words that occur in the metadata")
+    return _takes_config(command)
+
+
+def _add_runs(commands: argparse._SubParsersAction) -> None:
+    text = "list runs, newest first"
+    runs = _takes_query(commands.add_parser("runs", help=text, description=text))
+    runs.add_argument("-n", "--num", type=int, default=20, metavar="N", help="how many at the most (default: 20)")
+
+
+def _add_catalog(commands: argparse._SubParsersAction) -> None:
+    text = "check, pack and unpack the journal's runs"
+    actions = commands.add_parser("catalog", help=text, description=text).add_subparsers(
+        dest="action", metavar="ACTION", required=True
+    )
+    text = "compare the index with the files, which are the truth; exits 1 if something is wrong"
+    check = _takes_config(actions.add_parser("check", help=text, description=text))
+    check.add_argument("--repair", action="store_true", help="make the index anew from the files first")
+    text = "copy runs to a directory that another machine opens"
+    pack = _takes_query(actions.add_parser("pack", help=text, description=text))
+    pack.add_argument("directory", metavar="DIRECTORY", type=Path)
+    pack.add_argument("--images", action="store_true", help="copy the files that the runs refer to, too")
+    text = "add packed runs to the journal of this machine"
+    unpack = _takes_config(actions.add_parser("unpack", help=text, description=text))
+    unpack.add_argument("directory", metavar="DIRECTORY", type=Path)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     try:
-        return {"session": _session, "demo": _demo, "check": _check}[options.command](options)
+        return COMMANDS[options.command](options)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
@@ -69,6 +112,48 @@ def _check(options: argparse.Namespace) -> int:
     config = load(options.config, check_devices=lambda specs: registry.check(specs, reserved))
     print(f"{config.file}: {len(config.devices)} devices, no mistakes")
     return 0
+
+
+def _journal(options: argparse.Namespace) -> tuple[DataDirectory, RunIndex]:
+    """The journal of the working directory, and its index; neither is made by looking."""
+    from instrument.config import load
+    from instrument.framework.index import RunIndex
+    from instrument.framework.runfiles import DataDirectory
+
+    data = DataDirectory(Path.cwd() / load(options.config).directories.data)
+    return data, RunIndex(data.index if data.root.is_dir() else None, data.runs)
+
+
+def _asked(options: argparse.Namespace) -> dict[str, str | None]:
+    return {name: getattr(options, name) for name in ("since", "until", "plan", "text")}
+
+
+def _runs(options: argparse.Namespace) -> int:
+    from instrument.framework import runs
+
+    _, index = _journal(options)
+    print(runs.table(index, num=options.num, **_asked(options)).reST(fmt="simple"))
+    return 0
+
+
+def _catalog(options: argparse.Namespace) -> int:
+    from instrument.framework import packing, runs
+
+    data, index = _journal(options)
+    if options.action == "unpack":
+        print(packing.unpack(options.directory, data))
+        return 0
+    if options.action == "pack":
+        index.refresh()
+        packed = packing.pack(index.rows(runs.query(**_asked(options))), options.directory, images=options.images)
+        print(packed)
+        return 1 if packed.missing else 0
+    problems = packing.check(index, repair=options.repair)
+    print(*problems, f"{index.count()} runs, {len(problems)} problems", sep="\n")
+    return 1 if problems else 0
+
+
+COMMANDS = {"session": _session, "demo": _demo, "check": _check, "runs": _runs, "catalog": _catalog}
 
 
 if __name__ == "__main__":

@@ -292,12 +292,17 @@ class Session:
     def _open_callbacks(self) -> None:
         """Live table and plot, and the files that are written behind each run."""
         from instrument.callbacks.spec import SpecWriter
+        from instrument.framework.catalog import mongodb_of
 
         self.RE.subscribe(self.bec)
         self.specwriter = SpecWriter(self.spec_directory, self.state, self.outbox.note)
         if self.config.spec.enabled:
             self.outbox.add(self.specwriter)
             self.specwriter.announce()
+        if databases := mongodb_of(self.config):
+            from instrument.callbacks.mongo import MongoWriter
+
+            self.outbox.add(MongoWriter(*databases))
         self.outbox.start()
 
     def _open_plans(self) -> None:
@@ -399,7 +404,7 @@ def _load(path: Path | str | None) -> Config:
     except ConfigError:
         from instrument.devices import registry
 
-        return load(path, check_devices=registry.check)
+        return load(path, check_devices=lambda specs: registry.check(specs, {*NAMES}))
 
 
 _current: Session | None = None

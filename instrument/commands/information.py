@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from instrument.config.errors import UserError
+from instrument.framework import runs
 
 if TYPE_CHECKING:
     from instrument.session import Session
@@ -37,31 +37,34 @@ class InformationCommands:
 
         return listing.listobjects(self._session.devices)
 
-    def listruns(self, num: int = 20) -> None:
+    def listruns(
+        self,
+        num: int = 20,
+        *,
+        since: str | None = None,
+        until: str | None = None,
+        plan: str | None = None,
+        text: str | None = None,
+        **metadata: Any,
+    ) -> None:
         """Print the newest runs, newest first: scan_id, start, duration, plan, points, exit status, uid.
 
         Args:
             num: How many at the most.
-        """
-        from pyRestTable import Table
+            since: Those that started then or later: "2026-11-21", "2026-11-21 04:30", or how long ago: "2 h", "3 d".
+            until: Those that started before; a day stands for its end.
+            plan: Name of the plan.
+            text: Words that occur in the metadata.
+            metadata: Further keys of the start document, such as `sample="dirt"`.
 
-        table = Table()
-        table.labels = ["scan_id", "start", "duration", "plan", "points", "status", "uid"]
-        self._session.index.refresh()
-        for run in self._session.index.rows(limit=num):
-            stop = run.stop or {}
-            table.addRow(
-                [
-                    run.start.get("scan_id", ""),
-                    f"{datetime.fromtimestamp(run.start['time']):%Y-%m-%d %H:%M:%S}",
-                    f"{stop['time'] - run.start['time']:.1f} s" if stop else "",
-                    run.start.get("plan_name", ""),
-                    stop.get("num_events", {}).get("primary", 0) if stop else "",
-                    stop.get("exit_status", "running"),
-                    run.uid[:7],
-                ]
-            )
-        print(table.reST(fmt="simple"))
+        Example:
+            >>> listruns(5, since="2 h", plan="scan")
+        """
+        print(
+            runs.table(
+                self._session.index, num=num, since=since, until=until, plan=plan, text=text, metadata=metadata
+            ).reST(fmt="simple")
+        )
 
     def last_error(self) -> None:
         """Print the traceback of the last error that the prompt showed in one line."""

@@ -1,0 +1,206 @@
+"""Runs to take along: a directory that another machine opens, images included if asked.
+
+packed/
+    runs/YYYY/MM/<uid>.msgpack     as in the journal, unchanged
+    assets/0, 1, ...               files that the runs refer to, one directory for each root of theirs
+    catalog.yml                    what intake and databroker open: intake.open_catalog("packed/catalog.yml")["packed"]
+"""
+
+from __future__ import annotations
+
+import filecmp
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from instrument.config.errors import UserError
+from instrument.framework.index import Row, RunIndex
+from instrument.framework.runfiles import (
+    DataDirectory,
+    Document,
+    RunFile,
+    glance,
+    month_directories,
+    run_path,
+    write_schema,
+)
+
+CATALOG = "catalog.yml"
+ASSETS = "assets"
+
+
+class PackingError(UserError):
+    """Runs can't be packed or unpacked so."""
+
+
+@dataclass
+class Packed:
+    """What was done.
+
+    Attributes:
+        runs: How many runs were copied.
+        present: How many were there already.
+        files: How many files of images were copied.
+        missing: Files that a run refers to and that are not there.
+    """
+
+    runs: int = 0
+    present: int = 0
+    files: int = 0
+    missing: list[Path] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        parts = [f"{self.runs} runs", f"{self.files} files"]
+        if self.present:
+            parts.append(f"{self.present} runs were there already")
+        if self.missing:
+            parts.append(f"{len(self.missing)} files are missing, the first is {self.missing[0]}")
+        return ", ".join(parts)
+
+
+def pack(rows: Iterable[Row], directory: Path, *, images: bool = False) -> Packed:
+    """Copy runs to a directory that another machine opens. Doing it again adds what is new.
+
+    Args:
+        rows: The runs, of the index.
+        directory: Made if it does not exist.
+        images: Copy the files that the runs refer to, too.
+
+    Raises:
+        PackingError: The directory can't be written, or holds something else.
+    """
+    target = DataDirectory(directory)
+    if directory.exists() and any(directory.iterdir()) and not (directory / CATALOG).exists():
+        raise PackingError(f"{directory} holds something else than packed runs: name an empty or a new directory")
+    done = Packed()
+    roots: dict[str, str] = {}
+    if (directory / CATALOG).exists():
+        known = yaml.safe_load((directory / CATALOG).read_text())["sources"]["packed"]["args"].get("root_map", {})
+        roots = {root: Path(place).name for root, place in known.items()}
+    try:
+        target.runs.mkdir(parents=True, exist_ok=True)
+        write_schema(target.runs)
+        for row in rows:
+            _copy_run(row.path, run_path(target.runs, row.start), done)
+            if images:
+                for root, source in _assets(row.path):
+                    place = roots.setdefault(root, str(len(roots)))
+                    _copy_asset(source, directory / ASSETS / place / source.relative_to(root), done)
+        _write_catalog(directory, roots)
+    except OSError as error:
+        raise PackingError(f"packing to {directory} failed: {error.strerror or error} ({error.filename})") from error
+    return done
+
+
+def unpack(directory: Path, data: DataDirectory) -> Packed:
+    """Add the runs of a packed directory to the journal of this machine; a run that is there already stays as it is.
+
+    Files of images stay where they are, in the packed directory.
+
+    Args:
+        directory: What `pack` wrote.
+        data: The data directory.
+
+    Raises:
+        PackingError: There are no packed runs, or the journal can't be written.
+    """
+    source = DataDirectory(directory)
+    if not (directory / CATALOG).is_file() or not source.runs.is_dir():
+        raise PackingError(f"{directory} is no directory that `instrument catalog pack` wrote: it has no {CATALOG}")
+    done = Packed()
+    try:
+        data.runs.mkdir(parents=True, exist_ok=True)
+        write_schema(data.runs)
+        for path in _run_files(source.runs):
+            _copy_run(path, run_path(data.runs, glance(path).start), done)
+    except OSError as error:
+        raise PackingError(f"unpacking to {data.root} failed: {error.strerror or error} ({error.filename})") from error
+    return done
+
+
+def check(index: RunIndex, *, repair: bool = False) -> list[str]:
+    """Compare the index with the files, which are the truth.
+
+    Args:
+        index: Of the journal.
+        repair: Make the index anew from the files first.
+
+    Returns:
+        One line for each problem; a file that is damaged stays one, whatever the index says.
+    """
+    if repair:
+        index.rebuild()
+    return index.check()
+
+
+def _run_files(runs: Path) -> Iterator[Path]:
+    for month in month_directories(runs):
+        yield from sorted(month.glob("*.msgpack"))
+
+
+def _copy_run(source: Path, target: Path, done: Packed) -> None:
+    if target.exists() and filecmp.cmp(source, target, shallow=False):
+        done.present += 1
+        return
+    if target.exists() and target.stat().st_size >= source.stat().st_size:
+        done.present += 1  # the longer one has more documents
+        return
+    _copy(source, target)
+    done.runs += 1
+
+
+def _copy_asset(source: Path, target: Path, done: Packed) -> None:
+    if not source.is_file():
+        done.missing.append(source)
+    elif not target.exists() or target.stat().st_size != source.stat().st_size:
+        _copy(source, target)
+        done.files += 1
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy under a temporary name first: what exists is complete."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.part")
+    shutil.copy2(source, part)
+    part.replace(target)
+
+
+def _assets(path: Path) -> Iterator[tuple[str, Path]]:
+    """The files that a run refers to, each with the root that its resource document names."""
+    run = RunFile(path)
+    run.survey()
+    for resource in run.single("resource"):
+        root = resource.get("root") or "/"
+        whole = Path(root) / resource["resource_path"].lstrip("/")
+        files = [whole] if whole.is_file() else _files_of_handler(run, resource, whole)
+        yield from ((root, file) for file in files)
+
+
+def _files_of_handler(run: RunFile, resource: Document, whole: Path) -> list[Path]:
+    """The files behind a resource that names a directory or the beginning of file names; its handler knows them."""
+    from databroker.core import discover_handlers
+
+    handler = discover_handlers().get(resource["spec"])
+    if handler is None:
+        return [whole]
+    datums = (
+        dict(zip(page["datum_kwargs"], values, strict=True))
+        for page in run.datum_pages(resource["uid"])
+        for values in zip(*page["datum_kwargs"].values(), strict=True)
+    )
+    try:
+        named = handler(str(whole), **resource["resource_kwargs"]).get_file_list(datums)
+    except (AttributeError, OSError):  # it does not tell, or cannot without the files
+        return [whole]
+    return [Path(file) for file in named]
+
+
+def _write_catalog(directory: Path, roots: dict[str, str]) -> None:
+    arguments: dict[str, object] = {"directory": "{{ CATALOG_DIR }}"}
+    if roots:
+        arguments["root_map"] = {root: f"{{{{ CATALOG_DIR }}}}/{ASSETS}/{place}" for root, place in roots.items()}
+    content = {"sources": {"packed": {"driver": "bluesky-embedded-catalog", "args": arguments}}}
+    (directory / CATALOG).write_text(yaml.safe_dump(content, sort_keys=False))

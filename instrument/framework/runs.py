@@ -1,0 +1,123 @@
+"""Finding runs for people: by time, plan and text, as a table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from instrument.config.errors import UserError
+
+if TYPE_CHECKING:
+    from pyRestTable import Table
+
+    from instrument.framework.index import Row, RunIndex
+
+LABELS = ("scan_id", "start", "duration", "plan", "points", "status", "uid")
+_AGO = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|h|d|w)")
+_SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 604800}
+_DAY = re.compile(r"\d{4}-\d{2}(-\d{2})?")
+
+
+def moment(text: str | float | datetime, *, end: bool = False) -> float:
+    """A point in time as people write it.
+
+    Args:
+        text: "2026-11-21", "2026-11-21 04:30", "2026-11" (local time); "2 h", "3 d" (ago; s, min, h, d, w); seconds
+            since the epoch; or a datetime.
+        end: A day or month that is not told more precisely stands for its end, not its beginning.
+
+    Returns:
+        Seconds since the epoch.
+
+    Raises:
+        UserError: It is none of these.
+    """
+    if isinstance(text, datetime):
+        return text.timestamp()
+    if isinstance(text, int | float) and not isinstance(text, bool):
+        return float(text)
+    words = str(text).strip()
+    if ago := _AGO.fullmatch(words):
+        return datetime.now().timestamp() - float(ago[1]) * _SECONDS[ago[2]]
+    try:
+        found = datetime.fromisoformat(f"{words}-01" if re.fullmatch(r"\d{4}-\d{2}", words) else words)
+    except ValueError:
+        raise UserError(
+            f"{text!r} is no time: write a date ('2026-11-21'), date and time ('2026-11-21 04:30'), "
+            "or how long ago ('2 h')"
+        ) from None
+    if end and _DAY.fullmatch(words):
+        month = len(words) == len("2026-11")
+        found = (found.replace(day=28) + timedelta(days=4)).replace(day=1) if month else found + timedelta(days=1)
+    return found.timestamp()
+
+
+def query(
+    *,
+    since: str | float | datetime | None = None,
+    until: str | float | datetime | None = None,
+    plan: str | None = None,
+    text: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The catalog's query (MongoDB's language) for what a person asks.
+
+    Args:
+        since: Runs that started then or later; see `moment`.
+        until: Runs that started before; a day stands for its end.
+        plan: Name of the plan.
+        text: Words that occur in the start document.
+        metadata: Further keys of the start document and their values.
+    """
+    asked: dict[str, Any] = dict(metadata or {})
+    times = {}
+    if since is not None:
+        times["$gte"] = moment(since)
+    if until is not None:
+        times["$lt"] = moment(until, end=True)
+    if times:
+        asked["time"] = times
+    if plan is not None:
+        asked["plan_name"] = plan
+    if text is not None:
+        asked["$text"] = {"$search": text}
+    return asked
+
+
+def table(index: RunIndex, *, num: int = 20, **asked: Any) -> Table:
+    """The newest runs that match, newest first.
+
+    Args:
+        index: The journal's index.
+        num: How many at the most.
+        asked: See `query`.
+
+    Raises:
+        UserError: `num` is no positive number, or a time is not understood.
+    """
+    from pyRestTable import Table
+
+    if isinstance(num, bool) or not isinstance(num, int) or num < 1:
+        raise UserError(f"num={num!r}: how many runs to list is a whole number, 1 or more")
+    wanted = query(**asked)
+    index.refresh()
+    made = Table()
+    made.labels = list(LABELS)
+    for run in index.rows(wanted, limit=num):
+        made.addRow(_cells(run))
+    return made
+
+
+def _cells(run: Row) -> list[Any]:
+    start, stop = run.start, run.stop
+    return [
+        start.get("scan_id", ""),
+        f"{datetime.fromtimestamp(start['time']):%Y-%m-%d %H:%M:%S}",
+        f"{stop['time'] - start['time']:.1f} s" if stop else "",
+        start.get("plan_name", ""),
+        (stop.get("num_events") or {}).get("primary", 0) if stop else "",
+        stop.get("exit_status", "") if stop else "open",
+        run.uid[:7],
+    ]
