@@ -719,7 +719,6 @@ class MotorRecord(Record):
     def _brake(self, now: float, activity: Activity) -> None:
         """Slow down; ``activity`` says what to do then."""
         self._trajectory = halt(now, *self._where(now), self._speeds)
-        self._trajectory.end = self._whole_steps(self._trajectory.end)
         self._legs.clear()
         self._deferred = False
         self._activity = activity
