@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
@@ -75,7 +76,7 @@ class MongoWriter:
             if stop is not None:
                 metadata["run_stop"].insert_one(stop)  # last: what has a stop document is whole
         except PyMongoError as error:
-            reason = " ".join(str(error).split()).partition(", Timeout:")[0]
+            reason = re.split(r" \(configured timeouts|, Timeout:", " ".join(str(error).split()))[0]
             raise MongoUnreachableError(reason) from error
         return f"{metadata.name}: {uid[:8]}"
 
