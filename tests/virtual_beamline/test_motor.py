@@ -433,6 +433,22 @@ def test_clients_are_told_the_limits_of_each_coordinate(axis):
         assert (metadata["lower_ctrl_limit"], metadata["upper_ctrl_limit"]) == limits, field
 
 
+def test_a_change_of_limits_is_told_to_who_listens_for_properties(gp, axis):
+    import epics
+
+    heard = []
+    pv = epics.PV(
+        f"{gp.prefix}{axis.name}.VAL{{}}", auto_monitor=epics.dbr.DBE_PROPERTY, callback=lambda **_: heard.append(1)
+    )
+    wait_for(lambda: heard)
+    heard.clear()
+    axis.put(VAL=1)
+    assert not heard
+    axis.put(HLM=5)
+    wait_for(lambda: heard)
+    pv.disconnect()
+
+
 def test_hlsv_is_the_severity_of_being_at_a_limit(axis):
     axis.put(HLSV=1)
     axis.put(HLM=-1, wait=True)
