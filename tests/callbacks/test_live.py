@@ -315,16 +315,17 @@ def test_what_is_drawn_is_what_was_measured(record, bec, feed):
 def test_a_grid_is_an_image_with_each_value_at_its_place(record, bec, feed):
     import matplotlib.pyplot as plt
 
-    documents = record(bp.grid_scan([det4], motor1, -1, 1, 3, motor2, 10, 13, 4, True))
+    documents = record(bp.grid_scan([det4], motor1, 0, 2, 3, motor2, 10, 13, 4, True))
     feed(documents)
     bec.draw(force=True)
     (image,) = plt.figure("det4 vs motor1 motor2").axes[0].images
     shown = image.get_array()
     for doc in (doc for name, doc in documents if name == "event"):
-        row, column = round(doc["data"]["motor1"] + 1), round(doc["data"]["motor2"] - 10)
+        row, column = round(doc["data"]["motor1"]), round(doc["data"]["motor2"] - 10)
         assert shown[row, column] == doc["data"]["det4"]
+    assert shown[0, 0] != shown[2, 0]
     left, right, bottom, top = image.get_extent()
-    assert (left, right, bottom, top) == (9.5, 13.5, -1.5, 1.5)
+    assert (left, right, bottom, top) == (9.5, 13.5, -0.5, 2.5)
 
 
 def test_points_on_a_plane_are_coloured(record, bec, feed):

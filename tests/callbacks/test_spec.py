@@ -1,12 +1,14 @@
 """SPEC data files: line for line what the reference shows, once per run, whatever the runs are like."""
 
 import datetime
+import fcntl
 import logging
 import math
 import multiprocessing
 import os
 import re
 import resource
+import threading
 import time
 from pathlib import Path
 
@@ -192,9 +194,24 @@ def test_spec2nexus_reads_what_was_measured(writer, record):
 
 def test_a_run_is_written_once_however_often_it_is_delivered(writer, tmp_path):
     path = tmp_path / "a.dat"
-    for _ in range(2):
-        writer.deliver(first_run(), reference_assignment(path))
-    SpecWriter(tmp_path, {}).deliver(first_run(), reference_assignment(path))  # as after a restart
+    for run in (first_run, second_run, first_run, second_run):
+        writer.deliver(run(), reference_assignment(path))
+    for run in (second_run, first_run):  # as after a restart
+        SpecWriter(tmp_path, {}).deliver(run(), reference_assignment(path))
+    assert re.findall(r"^#S (\d+)", path.read_text(), re.MULTILINE) == ["216", "217"]
+
+
+def test_a_file_is_not_written_while_another_session_writes(writer, tmp_path):
+    path = tmp_path / "a.dat"
+    path.touch()
+    with path.open("a") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        thread = threading.Thread(target=writer.deliver, args=(first_run(), reference_assignment(path)))
+        thread.start()
+        thread.join(0.5)
+        assert thread.is_alive()
+        assert path.read_text() == ""
+    thread.join(10)
     assert path.read_text().count("#S ") == 1
 
 
