@@ -260,6 +260,7 @@ class StateFile(MutableMapping[str, Any]):
             StateError: it cannot be written.
         """
         with self._lock:
+            before = [(values, values.get(SCAN_ID, _MISSING)) for values in (self._values, self._own)]
             try:
                 with self._exclusive():
                     on_disk = self._load(self.path)
@@ -268,6 +269,10 @@ class StateFile(MutableMapping[str, Any]):
                     self._values[SCAN_ID] = self._own[SCAN_ID] = scan_id
                     self._write(on_disk, forced={SCAN_ID})
             except OSError as error:
+                for values, value in before:  # the number was not given
+                    values.pop(SCAN_ID, None)
+                    if value is not _MISSING:
+                        values[SCAN_ID] = value
                 raise self._cannot_write("the run was not started, because", error) from error
             return scan_id
 
