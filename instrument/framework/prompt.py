@@ -116,7 +116,7 @@ def install(shell: InteractiveShell, last_error: LastError, engine: Any, magics_
         engine: The RunEngine of the session.
         magics_engine: The RunEngine of `%mov`, `%ct` and the like, whose documents nobody keeps.
     """
-    from bluesky.magics import BlueskyMagics
+    from bluesky import magics
     from bluesky.run_engine import set_bluesky_event_loop
     from bluesky.utils import Plan
 
@@ -138,9 +138,10 @@ def install(shell: InteractiveShell, last_error: LastError, engine: Any, magics_
     shell.set_custom_exc((Exception,), show)
     shell.InteractiveTB.set_mode(mode="Minimal")
 
-    BlueskyMagics.RE = magics_engine
+    magics.BlueskyMagics.RE = magics_engine
+    magics.is_positioner = _is_positioner  # %wa would show nothing at all because of one device that is offline
     set_bluesky_event_loop(engine.loop)  # the engine that was made last, which is bluesky.magics' own, had taken it
-    shell.register_magics(BlueskyMagics)
+    shell.register_magics(magics.BlueskyMagics)
 
     if threading.current_thread() is threading.main_thread() and sys.stdin.isatty():
         signal.signal(signal.SIGQUIT, _nothing_to_pause)  # its default is to end the process, with a core dump
@@ -150,6 +151,11 @@ def install(shell: InteractiveShell, last_error: LastError, engine: Any, magics_
     for kind in (Plan, GeneratorType):
         if plain is not None:
             plain.for_type(kind, lambda plan, printer, _cycle: printer.text(plan_hint(plan)))
+
+
+def _is_positioner(device: Any) -> bool:
+    """Whether a device has a position; bluesky's own reads it, which fails while the device is offline."""
+    return hasattr(type(device), "position") or "position" in getattr(device, "__dict__", {})
 
 
 def _nothing_to_pause(_number: int, _frame: FrameType | None) -> None:
