@@ -21,6 +21,10 @@ class BusyDeviceError(UserError, RuntimeError):
     """A device was told to do something while it does something else."""
 
 
+class MoveEndedError(UserError):
+    """A move ended before its target because of a stop or of another move."""
+
+
 def check_position(name: str, position: object, limits: tuple[float, float], units: str) -> None:
     """Refuse a target that is no number, or outside of limits (equal limits are none).
 

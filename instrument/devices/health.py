@@ -91,7 +91,7 @@ class Health:
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self._watched: set[int] = set()
-        self._first_use: dict[str, float] = {}  # until when components made at first use may take to connect
+        self._prepared: set[str] = set()  # devices whose hook was called since they answered
         self._deadline = time.monotonic() + timeout
         self._announcing = False
         now = time.time()
@@ -179,9 +179,10 @@ class Health:
             The states. Devices that are not core may still be connecting; `start()` follows them.
         """
         self._deadline = time.monotonic() + self._timeout
+        waiting = [name for name in self._devices if name in self._core]
         while True:
-            self._look(self._core)
-            waiting = [name for name in self._core if self._states[name].state == "connecting"]
+            self._look(waiting)
+            waiting = [name for name in waiting if self._states[name].state == "connecting"]
             if not waiting:
                 break
             if time.monotonic() >= self._deadline:
@@ -207,7 +208,7 @@ class Health:
         Devices that are still connecting are waited for: ophyd's exit handlers can crash amidst that.
         """
         end = min(self._deadline, time.monotonic() + LOOK)
-        while time.monotonic() < end and any(not _connected(self._devices[name]) for name in self.names("connecting")):
+        while time.monotonic() < end and not all(offline.answers(self._devices[n]) for n in self.names("connecting")):
             time.sleep(POLL)
         self._ended.set()
         self._wake.set()
@@ -245,45 +246,34 @@ class Health:
         """Bring the states up to date with what the PVs say."""
         for name in list(names):
             device, known = self._devices[name], self._states[name]
-            connected = _connected(device)
-            if connected and known.state != "connected":
+            answers = offline.answers(device)
+            if answers and known.state != "connected":
                 self._connected(name, device)
-            elif connected and name in self._first_use:
-                del self._first_use[name]
-                self._watch(device)
-            elif not connected and known.state == "connected" and self._lost(name, device):
+            elif answers:
+                self._watch(device)  # what was made at first use meanwhile
+            elif known.state == "connected":
                 self._change(name, "offline")
-
-    def _lost(self, name: str, device: Any) -> bool:
-        """Whether PVs are dead that have answered; those that were just made at first use have their own deadline."""
-        signals = [part for part in offline.parts(device) if isinstance(part, EpicsSignalBase)]
-        dead = [id(signal) in self._watched for signal in signals if not signal.connected]
-        if any(dead) or not dead:
-            return True
-        return time.monotonic() > self._first_use.setdefault(name, time.monotonic() + self._timeout)
+            else:
+                self._prepared.discard(name)
 
     def _connected(self, name: str, device: Any) -> None:
         """A device has answered; let it do what it must know from its hardware."""
         with self._lock:
             if self._states[name].state == "connected":
                 return
-            offline.bring_online(device)
-            hook = getattr(device, "after_connection", None)
-            try:
-                if hook is not None:
-                    hook()
-            except Exception as error:
-                logger.debug("%s: after connection: %s", name, error)
-                if not _connected(device):  # lost again meanwhile
-                    if self._states[name].state == "offline":
-                        offline.take_offline(device)
-                    return
-                logger.warning("%s: is connected, but: %s", name, error)
-            if not _connected(device):  # the hook made components that are still connecting
-                if self._states[name].state == "offline":
-                    offline.take_offline(device)
-                return
-            self._watch(device)
+            if name not in self._prepared:
+                offline.bring_online(device)
+                try:
+                    getattr(device, "after_connection", _nothing)()
+                except Exception as error:
+                    if not offline.answers(device):  # lost again meanwhile
+                        if self._states[name].state == "offline":
+                            offline.take_offline(device)
+                        return
+                    logger.warning("%s: is connected, but: %s", name, error)
+                self._prepared.add(name)
+            if not getattr(device, "connected", True) and time.monotonic() < self._deadline:
+                return  # it has made components that are still connecting
             self._change(name, "connected")
 
     def _change(self, name: str, state: State) -> None:
@@ -293,10 +283,10 @@ class Health:
                 return
             dead = offline.first_dead_pv(device) if state == "offline" else None
             self._states[name] = replace(known, state=state, first_dead_pv=dead, since=time.time())
-            self._first_use.pop(name, None)
+            self._watch(device)
             if state == "offline":
+                self._prepared.discard(name)
                 offline.take_offline(device)
-                self._watch(device)
         if self._announcing:
             self._announce(self._states[name], known)
 
@@ -350,6 +340,5 @@ def _disabled_of(devices: Mapping[str, Any]) -> list[DeviceSpec]:
     return list(getattr(devices, "disabled", ()))
 
 
-def _connected(device: Any) -> bool:
-    """Whether a device answers; what has no notion of it, such as a simulated device, always does."""
-    return bool(getattr(device, "connected", True))
+def _nothing() -> None:
+    """What most devices do when they have answered."""

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from ophyd import Component, EpicsMotor, EpicsSignal, EpicsSignalRO
+from typing import Any
 
-from instrument.devices.errors import check_position
+from ophyd import Component, EpicsMotor, EpicsSignal, EpicsSignalRO
+from ophyd.status import MoveStatus
+
+from instrument.devices.errors import MoveEndedError, check_position
+from instrument.devices.offline import answers
+from instrument.devices.statuses import fail_waiting
 
 
 class Motor(EpicsMotor):
@@ -24,6 +29,30 @@ class Motor(EpicsMotor):
     home_forward = Component(EpicsSignal, ".HOMF", kind="omitted", lazy=True)
     home_reverse = Component(EpicsSignal, ".HOMR", kind="omitted", lazy=True)
     steps_per_revolution = Component(EpicsSignal, ".SREV", kind="omitted", lazy=True)
+
+    @property
+    def connected(self) -> bool:
+        """Whether the motor can be used; fields that are connected at first use count once they have answered."""
+        return answers(self)
+
+    def move(self, position: float, wait: bool = True, **kwargs: Any) -> MoveStatus:
+        """Go to a position; see `ophyd.EpicsMotor.move`.
+
+        A move under way is redirected, and its status fails. (ophyd's would then stop the motor: the new move.)
+        """
+        self.check_value(position)
+        fail_waiting(self, MoveEndedError(f"{self.name}: another move, to {position:g}, took the place of this one"))
+        return super().move(position, wait=wait, **kwargs)
+
+    def stop(self, *, success: bool = False) -> None:
+        """Stop the motor.
+
+        Args:
+            success: What the status of the move under way shall say.
+        """
+        if not success:
+            fail_waiting(self, MoveEndedError(f"{self.name}: was stopped"))
+        super().stop(success=success)
 
     def check_value(self, pos: float) -> None:
         """Refuse a target outside of the soft limits.

@@ -16,10 +16,10 @@ from typing import Any
 from ophyd import Device
 from ophyd.ophydobj import OphydObject
 from ophyd.signal import EpicsSignalBase
-from ophyd.status import StatusBase
 
 from instrument.devices.errors import OfflineError
 from instrument.devices.listing import prefix_of
+from instrument.devices.statuses import fail_waiting
 
 # The ways to the hardware of a device, beside its signals.
 METHODS = (
@@ -45,25 +45,59 @@ METHODS = (
 PROPERTIES = ("egu", "high_limit", "limits", "low_limit", "moving", "position", "precision")
 
 
-def first_dead_pv(device: Any) -> str | None:
-    """The first PV of a device that does not answer; None if all do.
+def answers(device: Any) -> bool:
+    """Whether a device can be used; what has no notion of it, such as a simulated device, always can."""
+    if not isinstance(device, (Device, EpicsSignalBase)):
+        return bool(getattr(device, "connected", True))
+    for part in needed(device):
+        if isinstance(part, EpicsSignalBase) and not part.connected:
+            return False
+        if getattr(part, "_required_for_connection", None):  # ophyd's: a first monitor has not come yet
+            return False
+    return True
 
-    Components that are connected at first use count once they have been used.
-    """
-    for part in parts(device):
+
+def first_dead_pv(device: Any) -> str | None:
+    """The first PV of a device that does not answer; None if all do that are needed."""
+    for part in needed(device):
         if isinstance(part, EpicsSignalBase) and not part.connected:
             states = part._connection_states  # noqa: SLF001  ophyd tells nowhere else which of two PVs is dead
             return next((pv for pv, connected in states.items() if not connected), part.pvname)
     return None
 
 
+def is_connecting(device: Any) -> bool:
+    """Whether an answer has come that ophyd's threads still work on; destroying the device now can crash libca."""
+    signals = (part for part in parts(device) if isinstance(part, EpicsSignalBase))
+    return any(any(signal._connection_states.values()) and not signal.connected for signal in signals)  # noqa: SLF001
+
+
+def needed(device: Any) -> Iterator[Any]:
+    """A device and those of its components that must answer for it to be usable.
+
+    A component that is connected at first use counts once it has answered: a motor record without one rarely used field
+    is still a motor.
+    """
+    for part, at_first_use in _walk(device, False):
+        if not at_first_use or (isinstance(part, EpicsSignalBase) and _has_answered(part)):
+            yield part
+
+
 def parts(device: Any) -> Iterator[Any]:
     """A device and those of its components that exist."""
-    yield device
-    made = getattr(device, "_signals", None)
-    if isinstance(made, dict):
-        for part in list(made.values()):
-            yield from parts(part)
+    return (part for part, _ in _walk(device, False))
+
+
+def _walk(device: Any, at_first_use: bool) -> Iterator[tuple[Any, bool]]:
+    yield device, at_first_use
+    if isinstance(device, Device):
+        made, components = device._signals, device._sig_attrs  # noqa: SLF001  asking for a component would make it
+        for attr, part in list(made.items()):
+            yield from _walk(part, at_first_use or components[attr].lazy)
+
+
+def _has_answered(signal: EpicsSignalBase) -> bool:
+    return all(signal._received_first_metadata.values())  # noqa: SLF001  stays when the connection is lost
 
 
 def error(device: Any, known_dead: str | None = None) -> OfflineError:
@@ -161,31 +195,3 @@ def _raising(method: Callable[..., Any]) -> Callable[..., Any]:
         return method(self, *args, **kwargs)
 
     return raising
-
-
-def fail_waiting(part: Any, reason: Exception) -> None:
-    """End the moves and acquisitions of an object that are under way: their own end would never be told.
-
-    Args:
-        part: A device; its components are not looked at.
-        reason: What waiting for them raises.
-    """
-    for event in ("_req_done", "acq_done"):
-        subscribed = getattr(part, "_unwrapped_callbacks", {}).get(event, {})
-        waiting = [getattr(callback, "__self__", None) for callback in list(subscribed.values())]
-        subscribed.clear()
-        getattr(part, "_callbacks", {}).get(event, {}).clear()
-        for status in waiting:
-            if isinstance(status, StatusBase) and not status.done:
-                status.__class__ = _unanswered(type(status))
-                status.set_exception(reason)
-
-
-@functools.cache
-def _unanswered(cls: type) -> type:
-    """A status class that does not ask its device, which does not answer, where it is, nor tells it to stop."""
-
-    def quiet(self: Any) -> None:
-        pass
-
-    return type(cls.__name__, (cls,), {"__module__": cls.__module__, "_settled": quiet, "_handle_failure": quiet})

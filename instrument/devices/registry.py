@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import inspect
 import pkgutil
+import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
@@ -16,10 +17,12 @@ from ophyd.ophydobj import OphydObject
 from instrument.config.errors import ConfigError, Problem, UserError, nearest
 from instrument.config.loader import OWN_KEYS, taken, unusable
 from instrument.config.models import DeviceSpec
+from instrument.devices.offline import is_connecting
 
 ALIASES = {"apsbits.utils.sim_creator": "instrument.devices.factories"}
 """Modules that BITS files name, and what does the same here if they are not installed."""
 
+SETTLE = 2.0  # s, at most, until devices can be destroyed
 _NAMED = {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
 
 
@@ -214,8 +217,7 @@ def build(specs: Sequence[DeviceSpec], exported_names: Collection[str] = ()) -> 
                 devices[device.name] = device
                 devices.specs[device.name] = spec
     if problems:
-        for device in devices.values():
-            device.destroy()
+        _discard(devices.values())
         raise ConfigError(problems)
     return devices
 
@@ -232,6 +234,16 @@ def _make(spec: DeviceSpec) -> list[Any]:
         if hasattr(device, "_ophyd_labels_"):
             device._ophyd_labels_ = set(device._ophyd_labels_) | set(spec.labels)
     return found
+
+
+def _discard(devices: Collection[Any]) -> None:
+    """Destroy devices, once the answers that they have got are digested."""
+    end = time.monotonic() + SETTLE
+    time.sleep(SETTLE / 20)  # the answers to what was asked a moment ago
+    while time.monotonic() < end and any(map(is_connecting, devices)):
+        time.sleep(SETTLE / 200)
+    for device in devices:
+        device.destroy()
 
 
 def _unfit(device: Any, exported_names: Collection[str], made: Mapping[str, DeviceSpec]) -> str | None:

@@ -13,6 +13,7 @@ from ophyd import scaler as stock
 from instrument.config.errors import UserError, nearest
 from instrument.config.names import LOGGER_NAME
 from instrument.devices import offline
+from instrument.devices.statuses import fail_waiting
 
 logger = logging.getLogger(LOGGER_NAME)
 
@@ -108,7 +109,7 @@ class Scaler(stock.ScalerCH):
         try:
             self.count.get()
         except Exception:
-            offline.fail_waiting(self, offline.error(self, self.count.pvname))
+            fail_waiting(self, offline.error(self, self.count.pvname))
         else:
             super()._done_acquiring(**kwargs)
 

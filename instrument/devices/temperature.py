@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -16,11 +15,10 @@ from ophyd.status import MoveStatus
 from ophyd.status import wait as wait_for_status
 
 from instrument.config.names import LOGGER_NAME
-from instrument.devices.errors import check_position
+from instrument.devices.errors import MoveEndedError, check_position
+from instrument.devices.statuses import fail_waiting
 
 logger = logging.getLogger(LOGGER_NAME)
-
-ECHO_LIFE = 5.0  # s; a setpoint that comes back later than this after it was written is somebody else's
 
 
 class TemperatureController(PVPositioner):
@@ -53,7 +51,6 @@ class TemperatureController(PVPositioner):
         self._target: float | None = None
         self._latest: float | None = None
         self._tolerance = 0.0
-        self._echoes: deque[tuple[float, float]] = deque()  # setpoints written that have not come back: value, when
         self._writing = False
         super().__init__(prefix, **kwargs)
         self.tolerance.subscribe(self._tolerance_changed, run=False)
@@ -102,6 +99,9 @@ class TemperatureController(PVPositioner):
             A status that is done when the target is reached.
         """
         with self._lock:
+            self.check_value(position)
+            instead = f"another move, to {position:g}, took the place of this one"
+            fail_waiting(self, MoveEndedError(f"{self.name}: {instead}"))
             status = PositionerBase.move(self, position, timeout=timeout, moved_cb=moved_cb)
             self._begin(float(position))
             try:
@@ -133,6 +133,8 @@ class TemperatureController(PVPositioner):
                     self._target = here
                     self._write(here)
             finally:
+                if not success:
+                    fail_waiting(self, MoveEndedError(f"{self.name}: was stopped"))
                 self._end(success=success)
 
     # --- on the threads of Channel Access
@@ -155,35 +157,25 @@ class TemperatureController(PVPositioner):
     def _setpoint_changed(self, value: Any = None, **_: Any) -> None:
         """The setpoint has a new value: the echo of a move, the first one ever, or somebody else's."""
         with self._lock:
-            if self._writing or self._is_echo(value):
+            if self._writing or value == self._target:
                 return
             if self._target is None and not self._moving:
                 self._target = value
-            elif value != self._target:
-                self._begin(value)
+                return
+            # Echoes come late, and more than once: what the record holds now is asked for behind the last write.
+            now: Any = self.setpoint.get(use_monitor=False)
+            if now != self._target:
+                self._begin(now)
                 self._end_if_there()
 
     # --- under the lock
 
     def _write(self, setpoint: float) -> None:
-        """Write the setpoint, and know it again when Channel Access tells of it, maybe after the next was written."""
-        self._echoes.append((setpoint, time.monotonic()))
         self._writing = True  # ophyd tells of what it writes at once
         try:
             self.setpoint.put(setpoint)
         finally:
             self._writing = False
-
-    def _is_echo(self, setpoint: float) -> bool:
-        """Whether this was written here; what was written before it will not come back any more."""
-        now = time.monotonic()
-        while self._echoes and now - self._echoes[0][1] > ECHO_LIFE:
-            self._echoes.popleft()
-        if not any(written == setpoint for written, _ in self._echoes):
-            return False
-        while self._echoes.popleft()[0] != setpoint:
-            pass
-        return True
 
     def _inposition(self) -> bool:
         if self._latest is None or self._target is None:

@@ -6,10 +6,14 @@ import logging
 import math
 
 import pytest
+from ophyd import Component, EpicsSignal
 from ophyd.scaler import ScalerCH
 from ophyd.utils import LimitError
 
 from instrument.config import UserError
+from instrument.devices.errors import MoveEndedError
+from instrument.devices.health import Health
+from instrument.devices.motors import Motor
 from instrument.devices.scaler import Scaler
 
 from .conftest import DEADLINE, wait_until
@@ -37,6 +41,53 @@ def test_a_motor_moves_as_ophyds_does(devices):
     m5.move(0.25, timeout=DEADLINE)
     assert math.isclose(m5.position, 0.25, abs_tol=0.005)
     assert not m5.moving
+
+
+def test_a_new_target_redirects_and_is_not_stopped_by_the_move_before(devices):
+    m7 = devices["m7"]
+    m7.velocity.put(10)
+    for target in (0.5, -0.5):
+        first = m7.move(100, wait=False)
+        wait_until(lambda: m7.moving, "it moves")
+        m7.move(target, timeout=DEADLINE)
+        with pytest.raises(MoveEndedError, match=f"^m7: another move, to {target}, took the place of this one$"):
+            first.wait(DEADLINE)
+        assert math.isclose(m7.position, target, abs_tol=0.005)
+
+
+def test_a_stopped_motor_can_be_moved_again(devices):
+    m7 = devices["m7"]
+    first = m7.move(100, wait=False)
+    wait_until(lambda: m7.moving, "it moves")
+    m7.stop()
+    with pytest.raises(MoveEndedError, match=r"^m7: was stopped$"):
+        first.wait(DEADLINE)
+    wait_until(lambda: not m7.moving, "it stands")
+    m7.move(1, timeout=DEADLINE)
+    assert math.isclose(m7.position, 1, abs_tol=0.005)
+
+
+class MotorWithAFieldTooMany(Motor):
+    """Such as a soft motor whose record lacks a field that others have."""
+
+    extra = Component(EpicsSignal, ".NONE", kind="omitted", lazy=True)
+
+
+def test_a_rarely_used_field_that_is_missing_does_not_take_the_motor_offline():
+    motor = MotorWithAFieldTooMany("gp:m6", name="motor")
+    told = []
+    health = Health({"motor": motor}, DEADLINE, tell=told.append)
+    health.connect_all()
+    health.start()
+    with pytest.raises(TimeoutError, match=r"gp:m6\.NONE"):
+        motor.extra.get()
+    motor.steps_per_revolution.get()
+    motor.move(0.1, timeout=DEADLINE)
+    health.require(motor)
+    assert told == []
+    assert health.names("connected") == ["motor"]
+    health.stop()
+    motor.destroy()
 
 
 @pytest.fixture

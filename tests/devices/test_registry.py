@@ -86,10 +86,10 @@ def test_what_shows_only_in_the_making_is_told_with_its_line(tmp_path):
         ophyd.Signal:
         - {name: m2}
         ophyd.EpicsMotor:
-        - {name: x, prefix: "gp:m1", kind: hinte}
+        - {name: x, prefix: "none:m1", kind: hinte}
         instrument.devices.factories.motors:
-        - {prefix: "gp:m", first: 1, last: 2}
-        - {prefix: "gp:m", first: 3, last: 3, names: "m-{}"}
+        - {prefix: "none:m", first: 1, last: 2}
+        - {prefix: "none:m", first: 3, last: 3, names: "m-{}"}
         """,
     )
     with pytest.raises(ConfigError) as caught:

@@ -161,5 +161,5 @@ def test_listobjects_shows_every_device(devices, capsys):
     assert re.search(r"^name +ophyd structure +EPICS PV +label\(s\)\s*$", printed, re.MULTILINE)
     assert re.search(r"^m1 +Motor +gp:m1 +motor\s*$", printed, re.MULTILINE)
     assert re.search(r"^noisy +EpicsSignalRO +gp:userCalc1 +detectors\s*$", printed, re.MULTILINE)
-    assert re.search(r"^shutter +SimulatedShutter +shutters\s*$", printed, re.MULTILINE)
+    assert re.search(r"^shutter +SimulatedShutter\s*$", printed, re.MULTILINE)
     assert len(printed.splitlines()) == len(devices) + 5

@@ -7,10 +7,11 @@ import threading
 
 import ophyd
 import pytest
-from ophyd.status import UnknownStatusFailure, WaitTimeoutError
+from ophyd.status import StatusTimeoutError
 from ophyd.utils import LimitError
 
 from instrument.config import UserError
+from instrument.devices.errors import MoveEndedError
 
 from .conftest import DEADLINE, wait_until
 
@@ -55,7 +56,7 @@ def test_a_stop_holds_the_temperature_reached_and_fails_the_move(temperature):
     status = temperature.set(200)
     wait_until(lambda: temperature.position > 27, "it moves")
     temperature.stop()
-    with pytest.raises(UnknownStatusFailure):
+    with pytest.raises(MoveEndedError, match=r"^temperature: was stopped$"):
         status.wait(DEADLINE)
     held = temperature.setpoint.get()
     assert 27 < held < 100
@@ -76,8 +77,8 @@ def test_a_new_target_redirects(temperature):
     first = temperature.set(200)
     second = temperature.set(26)
     second.wait(DEADLINE)
-    assert first.done
-    assert not first.success
+    with pytest.raises(MoveEndedError, match=r"^temperature: another move, to 26, took the place of this one$"):
+        first.wait(DEADLINE)
     assert abs(temperature.position - 26) <= temperature.tolerance.get()
 
 
@@ -108,10 +109,12 @@ def test_a_target_outside_of_the_limits_is_refused(temperature, target):
     assert not temperature.moving
 
 
-def test_a_timeout_leaves_the_controller_usable(temperature):
+def test_a_timeout_stops_the_controller_and_leaves_it_usable(temperature):
     temperature.max_change.put(0.1)
-    with pytest.raises(WaitTimeoutError):
-        temperature.set(100).wait(0.2)
+    with pytest.raises(StatusTimeoutError):
+        temperature.set(100, timeout=0.2).wait(DEADLINE)
+    wait_until(lambda: not temperature.moving, "it is stopped")
+    assert temperature.setpoint.get() < 100
     temperature.max_change.put(100)
     temperature.set(25).wait(DEADLINE)
 
@@ -126,4 +129,5 @@ def test_it_can_be_moved_from_several_threads(temperature):
         thread.join()
     wait_until(lambda: all(status.done for status in statuses), "all moves have ended")
     assert sum(status.success for status in statuses) >= 1
+    wait_until(lambda: not temperature.moving, "the last move has ended")
     assert abs(temperature.position - temperature.setpoint.get()) <= temperature.tolerance.get()
