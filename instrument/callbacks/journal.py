@@ -204,7 +204,10 @@ class Journal:
                 self._finish_late_stops()
                 if not self._open:
                     self._wake.clear()
-                dirty = [writer.duplicate() for writer in self._open.values() if writer.dirty]
+                try:
+                    dirty = [writer.duplicate() for writer in self._open.values() if writer.dirty]
+                except OSError as error:  # no descriptors left: say so at the next document, and go on
+                    self._sync_error, dirty = error, []
             for descriptor in dirty:
                 try:
                     os.fsync(descriptor)

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import bluesky.plan_stubs as bps
 import bluesky.plans as bp
+import event_model
 import numpy as np
 import ophyd.sim
 import pytest
@@ -333,6 +334,19 @@ def test_databrokers_stock_msgpack_catalog_reads_the_files(laboratory):
     assert stock[uids[0]].primary.read()["motor"].values.tolist() == [-1, -0.5, 0, 0.5, 1]
     assert len(stock.v1[uids[1]].table()) == 5
     assert stock["left-open"].metadata["stop"]["reason"] == "session ended"
+
+
+def test_a_run_that_another_writer_put_there_is_seen_at_once(laboratory, cat):
+    from suitcase.msgpack import Serializer
+
+    laboratory.engine(scan(1))
+    assert len(cat) == 1
+    writer = Serializer(laboratory.data.runs / "2031" / "01", file_prefix="stock")
+    run = event_model.compose_run(metadata={"scan_id": 77, "plan_name": "elsewhere"})
+    writer("start", run.start_doc)
+    writer("stop", run.compose_stop())
+    assert cat[-1].metadata["start"]["scan_id"] == 77
+    assert len(cat) == 2
 
 
 def test_garbage_beside_the_runs_leaves_the_rest_readable_and_is_named_once(laboratory, cat, caplog):

@@ -12,7 +12,7 @@ import mongomock
 import numpy as np
 import ophyd.sim
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 
 from instrument.framework.index import RunIndex, translate
 from instrument.framework.runfiles import Layout, RunFile, RunFileError, RunWriter, glance, run_path
@@ -49,6 +49,61 @@ def test_files_that_others_put_there_are_found_at_once(index, runs):
         write_run(runs, f"run-{number}", when=1e6 * number, scan_id=number)
         assert index.refresh() == []
         assert index.newest(0).uid == f"run-{number}"
+
+
+def test_a_file_that_comes_within_one_tick_of_the_last_look_is_found(index, runs):
+    directory = write_run(runs, "one").parent
+    index.refresh()
+    before = directory.stat()
+    write_run(runs, "two")
+    os.utime(directory, ns=(before.st_atime_ns, before.st_mtime_ns))  # as a clock with coarse ticks has it
+    assert index.refresh() == []
+    assert set(index.uids()) == {"one", "two"}
+
+
+def test_a_directory_is_looked_through_only_when_it_changed(index, runs, monkeypatch):
+    looks = []
+    scan = index._scan
+    monkeypatch.setattr(index, "_scan", lambda directory, *rest: (looks.append(directory), scan(directory, *rest))[1])
+    directory = write_run(runs, "one").parent
+    for path in (directory, directory.parent, runs):
+        os.utime(path, (1, 1))
+    index.refresh()
+    assert directory in looks
+    looks.clear()
+    index.refresh()
+    assert looks == []
+    write_run(runs, "two")
+    index.refresh()
+    assert looks == [directory]
+    assert set(index.uids()) == {"one", "two"}
+
+
+def test_the_writer_keeps_the_index_so_that_nothing_is_looked_through(laboratory, monkeypatch):
+    laboratory.engine(bp.count([ophyd.sim.det]))
+    for path in (laboratory.path(laboratory.emitted[0][1]["uid"]).parent, laboratory.data.runs):
+        os.utime(path, (1, 1))
+    laboratory.index.refresh()
+    looks = []
+    monkeypatch.setattr(laboratory.index, "_scan", lambda directory, *_: looks.append(directory) or [])
+    for _ in range(5):
+        (uid,) = laboratory.engine(bp.count([ophyd.sim.det]))
+        laboratory.index.refresh()
+        assert laboratory.index.newest(0).uid == uid
+    assert looks == []
+
+
+def test_a_run_that_goes_on_in_another_session_is_followed(laboratory):
+    journal = laboratory.journal
+    journal("start", {"uid": "run", "time": 1.0, "scan_id": 1})
+    reader = RunIndex(None, laboratory.data.runs)
+    assert reader.refresh() == []
+    assert reader.with_uid("run")[0].stop is None
+    journal("descriptor", {"uid": "d", "run_start": "run", "name": "primary", "time": 1.0, "data_keys": {}})
+    assert reader.refresh() == []
+    journal("stop", {"uid": "s", "time": 2.0, "run_start": "run", "exit_status": "success"})
+    assert reader.refresh() == []
+    assert reader.with_uid("run")[0].stop["uid"] == "s"
 
 
 def test_files_that_were_moved_or_removed_are_known_to_be(index, runs):
@@ -300,7 +355,11 @@ def booleans_and_numbers_mixed(value):
 
 
 @given(stored=st.lists(documents, max_size=6), query=queries)
-@settings(max_examples=300, deadline=None)
+@example(stored=[{}], query={"plan_name": {"$ne": "scan"}})
+@example(stored=[{}], query={"scan_id": {"$nin": [1]}})
+@example(stored=[{"sample": "scan"}, {"sample": 3}], query={"sample": {"$gt": 1}})
+@example(stored=[{"sample": {"name": 1}}], query={"sample.name": {"$lt": 2}})
+@settings(max_examples=200, deadline=None)
 def test_a_search_finds_what_mongodb_would_find(stored, query):
     stored = [{key: value for key, value in one.items() if not booleans_and_numbers_mixed(value)} for one in stored]
     starts = [{"uid": f"run{n}", "time": float(n), **one} for n, one in enumerate(stored)]

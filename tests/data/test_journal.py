@@ -3,8 +3,10 @@
 import datetime
 import enum
 import json
+import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import bluesky.plan_stubs as bps
@@ -297,7 +299,9 @@ def test_an_event_that_comes_after_its_run_ended_is_no_error(laboratory):
     assert laboratory.path(uid).stat().st_size == size
 
 
-def test_monitors_and_the_scan_may_emit_at_the_same_time(laboratory):
+def test_monitors_and_the_scan_may_emit_at_the_same_time(laboratory, request):
+    request.addfinalizer(partial(sys.setswitchinterval, sys.getswitchinterval()))
+    sys.setswitchinterval(1e-5)
     journal = laboratory.journal
     journal("start", {"uid": "run", "time": 1.0})
     for stream in "ab":
@@ -313,7 +317,9 @@ def test_monitors_and_the_scan_may_emit_at_the_same_time(laboratory):
     for thread in threads:
         thread.join()
     journal("stop", {"uid": "stop", "time": 2.0, "run_start": "run", "exit_status": "success"})
-    run = RunFile(laboratory.path("run"))
+    (row,) = laboratory.index.rows()
+    run = RunFile(row.path)
+    assert run.survey() == row.layout
     assert [name for name, _ in run].count("event") == 1000
     assert not run.damage
     for stream in "ab":

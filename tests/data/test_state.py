@@ -61,6 +61,12 @@ def test_explicit_goes_before_saved_and_saved_before_defaults(open_state):
     assert dict(open_state()) == {"a": "saved", "b": "saved"}  # neither default nor explicit values were saved
 
 
+def test_only_what_was_set_is_in_a_new_file(open_state, tmp_path):
+    state = open_state({"a default": 1}, {"explicit": 2})
+    state["set"] = 3
+    assert json.loads((tmp_path / "state.json").read_text()) == {"set": 3}
+
+
 def test_a_session_may_overrule_what_is_explicit(open_state):
     state = open_state(None, {"b": "explicit"})
     state["b"] = "mine"
