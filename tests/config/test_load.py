@@ -292,8 +292,10 @@ def test_loading_imports_nothing_heavy_and_is_quick():
 
 
 keys = st.text(st.characters(categories=["Ll", "Lu", "Nd"], include_characters="_ :#"), min_size=1, max_size=12)
+# Without control characters: libyaml takes some of them for line ends, PyYAML's own writer does not.
+texts = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), max_size=20)
 trees = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | texts,
     lambda child: st.lists(child, max_size=4) | st.dictionaries(keys, child, max_size=4),
     max_leaves=20,
 )
