@@ -29,6 +29,7 @@ def test_each_purpose_has_numbers_of_its_own():
     one.generator("other").random(1000)
     assert one.generator("scaler").random(3).tolist() == other.generator("scaler").random(3).tolist()
     assert one.generator("scaler") is one.generator("scaler")
+    assert World(7).generator("scaler").random() != World(7).generator("other").random()
 
 
 @given(seed=st.integers(0, 2**32))
@@ -79,11 +80,20 @@ def test_the_time_of_a_preset_is_the_sum_of_so_many_exponential_intervals():
 
 
 def test_counts_before_a_preset_look_like_free_counts():
-    early = counts(20.0, 400, [0.5, 2.0])
-    assert early[:, 0].mean() == pytest.approx(10, rel=0.03)
-    assert early[:, 0].var() == pytest.approx(10, rel=0.1)
-    assert early[:, 1].mean() == pytest.approx(40, rel=0.03)
-    assert early[:, 1].var() == pytest.approx(40, rel=0.1)
+    early = counts(20.0, 400, [0.5, 2.0, 10.0])
+    for column, mean in enumerate([10, 40, 200]):
+        assert early[:, column].mean() == pytest.approx(mean, rel=0.03)
+        assert early[:, column].var() == pytest.approx(mean, rel=0.1)
+
+
+def test_a_preset_is_reached_at_its_time_and_not_before():
+    generator = np.random.default_rng(4)
+    for preset in (1, 3):
+        for _ in range(200):
+            counter = PoissonCounter(generator, 5.0, preset)
+            assert counter.at(counter.due / 2) < preset
+            assert counter.at(counter.due * 0.999) < preset
+            assert counter.at(counter.due) == preset
 
 
 def test_a_preset_is_never_passed():

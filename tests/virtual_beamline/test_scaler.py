@@ -364,9 +364,9 @@ def wait_until_background_may_count(scaler):
 def test_background_counting_goes_on_and_gives_way_to_a_count(scaler, watch):
     scaler.put(TP1=0.2, DLY1=0.1, RAT1=0)
     states = watch("CNT")
+    scaler.put(CONT=1)
     scaler.count(TP=0.1)
     ended = time.monotonic()
-    scaler.put(CONT=1)
     assert scaler.S1 == 1_000_000
     wait_until_background_may_count(scaler)
     assert time.monotonic() - ended > 9.5, "the result of a count is held for ten seconds"
