@@ -109,7 +109,7 @@ def _check(options: argparse.Namespace) -> int:
     from instrument.devices import registry
 
     reserved = {*session.NAMES, *commands.NAMES}
-    config = load(options.config, check_devices=lambda specs: registry.check(specs, reserved))
+    config = load(options.config, check_devices=registry.check, exported_names=reserved)
     print(f"{config.file}: {len(config.devices)} devices, no mistakes")
     return 0
 

@@ -400,11 +400,11 @@ class Session:
 def _load(path: Path | str | None) -> Config:
     """The configuration; if it has mistakes, those of the devices (slow to find) are told with the rest."""
     try:
-        return load(path)
+        return load(path, exported_names=NAMES)
     except ConfigError:
         from instrument.devices import registry
 
-        return load(path, check_devices=lambda specs: registry.check(specs, {*NAMES}))
+        return load(path, check_devices=registry.check, exported_names=NAMES)
 
 
 _current: Session | None = None

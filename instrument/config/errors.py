@@ -44,7 +44,7 @@ class ConfigError(UserError):
     """Every mistake found in the configuration; `str()` gives one line for each."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
-        self.problems = sorted(problems, key=lambda problem: (str(problem.file), problem.line or 0))
+        self.problems = sorted(dict.fromkeys(problems), key=lambda problem: (str(problem.file), problem.line or 0))
         super().__init__("\n".join(map(str, self.problems)))
 
 
