@@ -211,7 +211,7 @@ class Session:
         self._open_callbacks()
         logger.info("#### Plans ####", stacklevel=2)
         self._open_plans()
-        atexit.register(self.close)
+        atexit.register(self._close_at_exit)
         for name, module in list(sys.modules.items()):
             if name.partition(".")[0] == "instrument":
                 logger.debug("%s", getattr(module, "__file__", name))
@@ -368,7 +368,7 @@ class Session:
             return
         self._closed = True
         self._closing.set()
-        atexit.unregister(self.close)
+        atexit.unregister(self._close_at_exit)
         if self._opened:
             if self.RE.state == "paused":
                 self.RE.abort("session ended")
@@ -389,6 +389,15 @@ class Session:
         global _current  # noqa: PLW0603  the process's one session
         if _current is self:
             _current = None
+
+    def _close_at_exit(self) -> None:
+        """Close, in a process that ends by itself.
+
+        Writing the last files may import h5py, whose own clean-up the interpreter would not run any more, since it was
+        registered while those of others run: the process would end by a segmentation fault.
+        """
+        self.close()
+        atexit._run_exitfuncs()  # noqa: SLF001  as multiprocessing does; what was registered last goes first
 
     def __enter__(self) -> Self:
         return self.open()
