@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,10 +42,15 @@ def _parser() -> argparse.ArgumentParser:
     for name in ("--id", "--log-file", "--lease", "--lifeline"):  # said by the supervisor
         run.add_argument(name, help=argparse.SUPPRESS)
     listing = add("list", "all PVs with type and description")
-    for command in (start, run, listing):
+    for command in (start, run):
         command.add_argument(
             "--prefix", default=DEFAULT_PREFIX, type=_prefix, help=f"begins all PV names (default {DEFAULT_PREFIX})"
         )
+    listing.add_argument(
+        "--prefix",
+        type=_prefix,
+        help=f"begins all PV names (default: that of $VIRTUAL_BEAMLINE, else {DEFAULT_PREFIX})",
+    )
     add("status", "the beamlines that are running")
     stop = add("stop", "stop one beamline")
     stop.add_argument("id", nargs="?", help="which one; default: that of $VIRTUAL_BEAMLINE, else the only one running")
@@ -147,9 +153,11 @@ def _stop(arguments: argparse.Namespace) -> int:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    from virtual_beamline import beamline
+    from virtual_beamline import beamline, supervisor
 
-    records = beamline.contents(arguments.prefix)
+    named = os.environ.get("VIRTUAL_BEAMLINE")
+    meant = next((each.prefix for each in supervisor.running() if each.id == named), DEFAULT_PREFIX)
+    records = beamline.contents(arguments.prefix or meant)
     width, type_width = max(len(r.name) for r in records), max(len(r.type) for r in records)
     for record in records:
         print(f"{record.name:{width}}  {record.type:{type_width}}  {record.description}".rstrip())
