@@ -3,13 +3,14 @@
 Run as ``python -m tests.virtual_beamline.delay_ioc``: serves ``x:`` on free ports until its standard input ends.
 """
 
+import gc
 import logging
 import os
 import sys
 from typing import ClassVar
 
 from virtual_beamline import epics, server, supervisor
-from virtual_beamline.epics import MINOR, STATUS_HIGH, Field, PutRefusedError, Record
+from virtual_beamline.epics import MINOR, STATUS_HIGH, Field, InputDevice, PutRefusedError, Record
 from virtual_beamline.repeater import Repeater
 
 
@@ -107,13 +108,24 @@ record(ao, "x:source") {}
 record(calcout, "x:cp") { field(INPA, "x:delay.VAL CP") field(CALC, "A*10") field(OUT, "x:cpout PP") }
 record(ao, "x:cpout") {}
 """
+ANSWERS = """
+record(ai, "x:answer") { field(DTYP, "Answers") field(INP, "@answer") }
+record(stringin, "x:question") { field(DTYP, "Answers") field(INP, "@question") }
+record(ai, "x:broken") { field(DTYP, "Answers") field(INP, "@nothing") }
+"""
 
 if __name__ == "__main__":
     logging.basicConfig(stream=sys.stderr)
     lease = supervisor.lease_ports()
     server._set_server_environment(lease, "127.0.0.1")
     Repeater("127.0.0.1", lease.repeater).start()
-    epics.boot([Delay], DATABASE)
+    sources = {"answer": lambda: 42, "question": lambda: "what is it?"}
+    epics.boot(
+        [Delay],
+        DATABASE + ANSWERS,
+        devices=[InputDevice(kind, "Answers", sources) for kind in ("ai", "stringin")],
+    )
+    gc.collect()  # what base points to is not garbage
     print(lease.environment("x").exports(), flush=True)
     sys.stdin.read()
     os._exit(0)

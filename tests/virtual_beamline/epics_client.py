@@ -122,6 +122,12 @@ def arrays_and_long_strings():
     }
 
 
+def devices():
+    for name in ("answer", "question", "broken"):
+        x.put(f"{name}.PROC", 1)
+    return [x.get("answer"), x.get("question"), x.get("broken.SEVR")]
+
+
 def interrupt_scan():
     x.put("delay.SCAN", "I/O Intr")
     before = x.get("delay.COUN")

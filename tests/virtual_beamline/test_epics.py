@@ -110,6 +110,13 @@ def test_io_intr_is_a_choice_of_scan(ioc):
     assert ioc("interrupt_scan") == {"scan": "Passive"}
 
 
+def test_records_of_base_can_read_from_python(ioc):
+    assert ioc("devices") == [42, "what is it?", 3]
+    ioc.log.flush()
+    ioc.log.seek(0)
+    assert "x:broken: reading its device failed" in ioc.log.read()
+
+
 # -- in this process: base's libraries are loaded, no IOC runs ---------------------------------------------------
 
 

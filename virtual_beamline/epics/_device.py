@@ -15,6 +15,9 @@ _FUNCTIONS = 6  # report, init, init_record, get_ioint_info, read, special_linco
 _NO_CONVERSION = 2
 _INVALID_READ = (1, 3)  # STATUS_READ, INVALID
 
+_registered: list[tuple[Any, ...]] = []
+"""What base points to must live as long as the process: held here, not in a cycle that Python may collect."""
+
 
 class InputDevice:
     """A choice of DTYP for one record type; its INP is ``@source``, and each processing reads that source."""
@@ -23,7 +26,6 @@ class InputDevice:
         self.record_type = record_type
         self.choice = choice
         self.sources = sources
-        self._keep: list[Any] = []
         self._fields: dict[bytes, tuple[int, int]] = {}
 
     @property
@@ -43,7 +45,7 @@ class InputDevice:
         table[0] = _FUNCTIONS
         table[5] = C.cast(read, C.c_void_p).value
         names, tables = (C.c_char_p * 1)(self._symbol.encode()), (C.c_void_p * 1)(C.addressof(table))
-        self._keep += [read, table, names, tables]
+        _registered.append((self, read, table, names, tables))
         base.registerDevices(base.database, 1, names, tables)
 
     def _read(self, record: int) -> int:

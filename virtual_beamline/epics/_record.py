@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes as C  # noqa: N812
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -373,7 +374,8 @@ def register(kind: type[Record]) -> None:
                 offset = (offset + alignment - 1) // alignment * alignment
                 field.size, field.offset = size, offset
                 offset += size
-            kind.layout[field.name.decode()] = Slot(field.offset, kind_name, field.size)
+            # Interned, and kept so: setattr() would else put a new copy of the name into Python's table each time.
+            kind.layout[sys.intern(field.name.decode())] = Slot(field.offset, kind_name, field.size)
         description.record_size = (offset + 15) // 16 * 16
         return 0
 
