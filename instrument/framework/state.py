@@ -11,6 +11,7 @@ import copy
 import enum
 import fcntl
 import json
+import logging
 import os
 import socket
 import threading
@@ -24,6 +25,9 @@ from typing import Any
 import numpy as np
 
 from instrument.config.errors import UserError
+from instrument.config.names import LOGGER_NAME
+
+logger = logging.getLogger(LOGGER_NAME)
 
 SCAN_ID = "scan_id"
 _LOCK_TIMEOUT = 10.0  # s; another session holds the lock for milliseconds
@@ -173,7 +177,8 @@ class StateFile(MutableMapping[str, Any]):
         self._defaults = dict(defaults or {})
         self._explicit = dict(explicit or {})
         self._presence: Presence | None = None
-        self._told_read_only = False
+        self._looked = 0
+        self._others: dict[str, Owner] = {}
         self._join()
         saved = self._read()
         if saved is None:
@@ -195,10 +200,25 @@ class StateFile(MutableMapping[str, Any]):
                 "start the session in a directory of your own, or set directories.data in iconfig.yml"
             )
             return
-        self.messages.extend(
+        self.messages.extend(self._newcomers())
+
+    def _newcomers(self) -> list[str]:
+        """One line for each other session that was not there at the last look; a look costs a `stat`."""
+        if self._presence is None:
+            return []
+        try:
+            changed = self._presence.directory.stat().st_mtime_ns
+        except OSError:
+            return []
+        if changed == self._looked:
+            return []
+        self._looked = changed
+        before, self._others = self._others, {owner.key: owner for owner in self._presence.others()}
+        return [
             f"another session is using {self.path} ({owner}): scan numbers are shared, none is given twice"
-            for owner in self._presence.others()
-        )
+            for key, owner in self._others.items()
+            if key not in before
+        ]
 
     # -- the mapping -----------------------------------------------------------------------------------------------
 
@@ -274,7 +294,9 @@ class StateFile(MutableMapping[str, Any]):
                     if value is not _MISSING:
                         values[SCAN_ID] = value
                 raise self._cannot_write("the run was not started, because", error) from error
-            return scan_id
+        for line in self._newcomers():
+            logger.warning("%s", line)
+        return scan_id
 
     # -- the file --------------------------------------------------------------------------------------------------
 

@@ -143,6 +143,22 @@ def test_a_run_whose_session_is_alive_is_left_alone(warm, tmp_path):
     index.close()
 
 
+def test_a_session_is_told_when_another_one_joins_it(warm, tmp_path, caplog):
+    (tmp_path / "data").mkdir()
+    state = StateFile(DataDirectory(tmp_path / "data").state)
+    assert (state.messages, state.next_scan_id()) == ([], 1)
+    session = warm.play("hold", tmp_path / "data", tmp_path / "fifo")
+    session.until("open")
+    assert [state.next_scan_id(), state.next_scan_id()] == [2, 3]
+    (record,) = caplog.records
+    assert record.message.startswith(f"another session is using {state.path} (pid {session.pid} on ")
+    assert "none is given twice" in record.message
+    session.kill()
+    assert state.next_scan_id() == 4
+    assert len(caplog.records) == 1
+    state.close()
+
+
 @pytest.mark.parametrize("cut", [1, 7, 60])
 def test_a_torn_tail_is_cut_off_and_the_run_is_closed(laboratory, make_laboratory, cut):
     (uid,) = laboratory.engine(scan(5))

@@ -17,7 +17,7 @@ import numpy as np
 import ophyd.sim
 import pytest
 from bluesky.preprocessors import run_decorator
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instrument.callbacks.journal import Journal
@@ -238,6 +238,7 @@ anything = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(value=anything)
 def test_every_value_is_read_back_as_it_was_or_is_refused(value, tmp_path_factory):
     path = tmp_path_factory.mktemp("run") / "run.msgpack"
@@ -370,3 +371,19 @@ def test_a_journal_without_an_index_finds_its_orphans(tmp_path):
     first._open["run"].close()  # its process ends
     (line,) = Journal(tmp_path).close_orphans()
     assert line.startswith("run 4 (run) was left open")
+
+
+@pytest.mark.soak
+def test_a_run_of_a_hundred_thousand_events_is_recorded_and_read(laboratory):
+    journal = laboratory.journal
+    journal("start", {"uid": "run", "time": 1.0, "scan_id": 1})
+    journal("descriptor", {"uid": "d", "run_start": "run", "name": "primary", "time": 1.0, "data_keys": {"x": {}}})
+    for number in range(100_000):
+        event = {"uid": str(number), "descriptor": "d", "seq_num": number + 1, "time": 1.0 + number, "filled": {}}
+        journal("event", {**event, "data": {"x": number / 7}, "timestamps": {"x": 1.0}})
+    journal("stop", {"uid": "s", "run_start": "run", "time": 2e5, "exit_status": "success"})
+    (row,) = laboratory.index.rows()
+    assert row.layout.count("d") == 100_000
+    assert len(row.layout.pack()) < 1000  # however long the run is
+    pages = RunFile(row.path, row.layout).event_pages("d")
+    assert [value for page in pages for value in page["data"]["x"]] == [number / 7 for number in range(100_000)]
