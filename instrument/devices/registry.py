@@ -120,7 +120,7 @@ def _keyword_problems(spec: DeviceSpec, target: Any) -> list[Problem]:
         if key not in accepted and not open_ended:
             suggestion = nearest(key, [*accepted, *OWN_KEYS])
             problems.append(_problem(spec, key, f"{target.__name__} takes no such keyword", suggestion))
-    if inspect.isclass(target):
+    if inspect.isclass(target) and "name" in accepted:
         required = required | {"name"}
     missing = sorted(required - spec.kwargs.keys())
     problems += [_problem(spec, key, f"{target.__name__} needs this keyword") for key in missing]
@@ -281,6 +281,10 @@ class Registry(Mapping[str, Any]):
             hint = f"; did you mean {near!r}?" if near else "; devices() lists them"
             raise UnknownDeviceError(f"no device is named {device!r}{hint}") from None
         for part in parts:
+            if not hasattr(type(found), part):
+                near = nearest(part, getattr(found, "component_names", ()))
+                hint = f"; did you mean {near!r}?" if near else ""
+                raise UnknownDeviceError(f"{found.name} has no {part!r}{hint}")
             found = getattr(found, part)
         return found
 

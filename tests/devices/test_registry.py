@@ -213,6 +213,7 @@ def test_devices_are_found_by_name_and_label(some):
     ("attempt", "told"),
     [
         (lambda r: r["calc"], "no device is named 'calc'; did you mean 'calcs'?"),
+        (lambda r: r["m1.user_redback"], "m1 has no 'user_redback'; did you mean 'user_readback'?"),
         (lambda r: r["zzz"], r"no device is named 'zzz'; devices\(\) lists them"),
         (lambda r: r.find("motr"), "no device has the name or label 'motr'; did you mean 'motor'?"),
         (lambda r: r.find("motor"), r"2 devices have 'motor': m1, m2; findall\(\) gives them"),
