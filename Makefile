@@ -21,7 +21,7 @@ $(STAMP): pyproject.toml constraints.txt
 setup: $(STAMP)  ## make .venv with pinned dependencies
 
 session: $(STAMP)  ## an IPython session on the virtual beamline
-	@PYTHONPATH=$(CURDIR)/user $(BIN)/instrument session
+	@export PYTHONPATH=$(CURDIR)/user; exec $(BIN)/instrument session  # exec: a shell would die of Ctrl-\
 
 demo: $(STAMP)   ## the same without a keyboard
 	@$(BIN)/instrument demo
