@@ -76,7 +76,7 @@ class Terminal:
         """Type a command; return all that is shown until the next prompt, without the echo."""
         self.process.sendline(command)
         shown = self.until_prompt(timeout)
-        return shown.removeprefix(command).strip("\n")
+        return shown.replace(command, "", 1).strip("\n")
 
     def type(self, command: str) -> None:
         """Type a command without waiting for its end."""

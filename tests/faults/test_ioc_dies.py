@@ -1,0 +1,91 @@
+"""The IOC ends in the midst of something: told by name, nothing lost, and start_beamline() brings everything back."""
+
+import re
+
+import pytest
+
+from tests.faults.session import Session, masked, run_shown
+
+ENDED = (
+    "the virtual beamline (pid <pid>) ended with signal SIGKILL: its devices are offline; "
+    "start_beamline() starts it again"
+)
+MOTORS = ", ".join(f"m{number}" for number in range(1, 17))
+DEVICES = f"{MOTORS}, scaler1, temperature, noisy, calcs, calcouts, gp_stats"
+OFFLINE = f"22 devices are offline ({DEVICES}): no answer from gp:m1.RBV (prefix gp:m1)"
+NO_BASELINE = f"W <time> - no baseline at the end of this run: {MOTORS} went offline"
+STARTED = r"virtual beamline started \(pid \d+\); its devices are back within some 10 s\r\n"
+TOLD = (r"start_beamline\(\) starts it again\r\n", r"22 devices are offline[^\n]*\r\n", r"In \[\d+\]: ")
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory):
+    with Session(tmp_path_factory.mktemp("ioc")) as session:
+        yield session
+
+
+def hide_field(text):
+    """Which of its PVs a device misses first is chance."""
+    return re.sub(r"(?<=no answer from gp:scaler1)\.\w+", ".<field>", text)
+
+
+def restart(session):
+    """All devices are back when the command returns; the lines that tell it may come a little later."""
+
+    def all_told(shown):
+        back = re.findall(r"(\d+) devices are back|\w+ (is) back", shown)
+        return sum(int(number or 1) for number, _ in back) == 22
+
+    session.process.sendline("start_beamline()")
+    shown = session.shows_until(STARTED, r"In \[\d+\]: ", all_told)
+    assert [line for line in shown.splitlines() if not re.match(r"\d+ devices are back \(|\w+ is back", line)] == [
+        "start_beamline()",
+        "virtual beamline started (pid <pid>); its devices are back within some 10 s",
+    ]
+    assert session.value("[name for name, device in oregistry.items() if not device.connected]") == []
+
+
+def test_in_a_move(session):
+    session.type("RE(bps.mv(m2, 20))")
+    session.until_moving()
+    session.kill_ioc()
+    shown = session.shows_until(r"m2 is offline[^\n]*\r\n", *TOLD)
+    assert sorted(shown.splitlines()) == sorted(
+        ["m2 is offline: no answer from gp:m2.RBV (prefix gp:m2)", OFFLINE, ENDED]
+    )
+    assert session.shows("RE(bps.mv(m2, 1))") == "m2 is offline: no answer from gp:m2.RBV (prefix gp:m2)"
+    assert session.shows("m2.position") == "m2 is offline: no answer from gp:m2.RBV (prefix gp:m2)"
+    restart(session)
+    assert (session.pv("gp:m2.DMOV"), session.pv("gp:m2.MOVN"), session.pv("gp:m2.RBV")) == ("1", "0", "0.00000")
+    session.check_next_scan()
+
+
+def test_in_a_count(session):
+    number = session.scan_id + 1
+    session.type("RE(bp.count([noisy, scaler1], num=1000))")
+    before = session.wait_for(r"\|         3 \|[^\n]*\n")
+    session.until_pv("gp:scaler1.CNT", "Count")
+    session.kill_ioc()
+    shown = masked(before) + "\n" + session.shows_until(r"scaler1 is offline[^\n]*\r\n", *TOLD)
+    points = shown.count("<I0>")
+    assert points >= 3
+    fault = "scaler1 is offline: no answer from gp:scaler1.<field> (prefix gp:scaler1)"
+    lines = run_shown(number, "count", ["noisy", "timebase", "I0", "scint", "diode"], [[]] * points).splitlines()
+    assert sorted(hide_field(shown).splitlines()) == sorted([*lines, NO_BASELINE, fault, OFFLINE, ENDED])
+    found = session.last_run()
+    assert (found[:2], hide_field(str(found[2])), found[3]) == ((number, "fail"), fault, points)
+    restart(session)
+    assert session.pv("gp:scaler1.CNT") == "Done"
+    session.check_next_scan()
+
+
+def test_between_runs(session):
+    session.kill_ioc()
+    shown = session.shows_until(*TOLD[:2])
+    assert sorted(shown.splitlines()) == sorted([OFFLINE, ENDED])
+    number = session.scan_id
+    assert session.shows("RE(bp.scan([noisy], m2, 0, 1, 3))") == "noisy is offline: no answer from gp:userCalc1"
+    assert session.value("len(cat)") == number
+    restart(session)
+    session.check_next_scan()
+    assert session.shows("start_beamline()") == "the virtual beamline is running (pid <pid>)"

@@ -1,0 +1,72 @@
+"""A device that nobody serves: named at start, named when used, and in nobody's way otherwise."""
+
+import pytest
+
+from tests.faults.session import Session, run_shown, write_config
+
+DEVICES = """
+instrument.devices.motors.Motor:
+  - {name: dcm, prefix: "nobody:m1", labels: [motor], baseline: true}
+ophyd.EpicsSignalRO:
+  - {name: ring_current, read_pv: "nobody:current"}
+"""
+DCM = "dcm is offline: no answer from nobody:m1.RBV (prefix nobody:m1)"
+RING = "ring_current is offline: no answer from nobody:current"
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("offline")
+    config = write_config(directory, "connection_timeout: 2.0", DEVICES)
+    with Session(directory, arguments=("--config", str(config))) as session:
+        yield session
+
+
+def test_the_start_names_it(session):
+    last = session.startup.strip().splitlines()[-1]
+    assert " - 25 devices, 2 offline: dcm, ring_current; ready in " in last
+    states = [line.split() for line in session.run("devices()").splitlines()]
+    assert [line[0] for line in states if "offline" in line] == ["dcm", "ring_current"]
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        ("dcm.move(3)", DCM),
+        ("dcm.position", DCM),
+        ("dcm.velocity.get()", DCM),
+        ("dcm.user_setpoint.put(3)", DCM),
+        ("%mov dcm 3", DCM),
+        ("RE(bps.mv(dcm, 3))", DCM),
+        ("RE(bps.mv(m2, 5, dcm, 3))", DCM),
+        ("RE(bp.scan([noisy], dcm, 0, 1, 3))", DCM),
+        ("RE(bp.count([noisy, dcm]))", DCM),
+        ("listdevice(dcm)", DCM),
+        ("ring_current.get()", RING),
+        ("RE(bp.count([ring_current]))", RING),
+    ],
+)
+def test_its_use_is_one_line_at_once(session, command, line):
+    assert session.shows(command, timeout=10).splitlines()[-1] == line
+    session.until_pv("gp:m2.DMOV", "1")
+
+
+def test_it_prints_nothing_else(session):
+    assert session.shows("RE(bps.mv(dcm, 3))") == DCM
+    assert session.shows("dcm.position") == DCM
+    assert session.shows("RE(bp.count([ring_current]))") == RING
+
+
+def test_scans_without_it_work_and_have_a_baseline(session):
+    session.check_next_scan()
+    baseline = session.value("sorted(name for name in cat[-1].baseline.read() if name in ('m1', 'm16', 'dcm'))")
+    assert baseline == ["m1", "m16"]
+
+
+def test_looking_at_everything_does_not_hang_on_it(session):
+    rows = [line.split() for line in session.run("%wa motor").splitlines()]
+    assert ["dcm", "OfflineError"] in rows
+    assert ["m16", "0.0", "-32000.0", "32000.0", "0.0"] in rows
+    number = session.scan_id + 1
+    assert session.shows("RE(bp.count([noisy]))").startswith(run_shown(number, "count", ["noisy"], [[]]))
+    assert session.exit() == 0
