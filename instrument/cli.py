@@ -8,8 +8,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from instrument.config.errors import UserError
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -84,6 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 if all went well, 1 if something raised, 2 if the configuration is wrong.
     """
     options = _parser().parse_args(arguments)
+    from instrument.config.errors import UserError  # brings pydantic along, which `--help` need not wait for
+
     try:
         return COMMANDS[options.command](options)
     except UserError as error:
