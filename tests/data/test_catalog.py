@@ -216,6 +216,22 @@ def test_a_stream_whose_configuration_changed_can_be_read(laboratory, cat, db):
     assert len(db[-1].table()) == 2
 
 
+def test_events_of_alternating_descriptors_are_read_in_the_order_of_time(laboratory, cat):
+    run = event_model.compose_run()
+    keys = {"x": {"source": "s", "dtype": "number", "shape": []}}
+    descriptors = [run.compose_descriptor("primary", keys, uid=f"d{n}") for n in range(2)]
+    laboratory.journal("start", run.start_doc)
+    for descriptor in descriptors:
+        laboratory.journal("descriptor", descriptor.descriptor_doc)
+    for number in range(6):
+        event = descriptors[number % 2].compose_event(
+            data={"x": number}, timestamps={"x": 0}, seq_num=number + 1, time=float(number)
+        )
+        laboratory.journal("event", event)
+    laboratory.journal("stop", run.compose_stop())
+    assert cat[-1].primary.read()["x"].values.tolist() == [0, 1, 2, 3, 4, 5]
+
+
 def test_metadata_is_no_template(laboratory, cat, db, tmp_path):
     text = f"{{{{ shell(touch {tmp_path / 'run by metadata'}) }}}} {{{{ env(HOME) }}}}"
     laboratory.engine(scan(1), sample={"name": text})
