@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from virtual_beamline.names import DEFAULT_PREFIX, LOOPBACK, checked_prefix
 
@@ -80,10 +80,10 @@ def _lease(text: str | None) -> PortLease | None:
     return PortLease(int(number), int(descriptor))
 
 
-def _run(arguments: argparse.Namespace) -> int:
+def _run(arguments: argparse.Namespace) -> NoReturn:
     from virtual_beamline.server import ServerOptions, serve
 
-    return serve(
+    serve(
         ServerOptions(
             prefix=arguments.prefix,
             seed=arguments.seed,
@@ -167,12 +167,12 @@ def _list(arguments: argparse.Namespace) -> int:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; gives the exit code."""
     parsed = _parser().parse_args(arguments)
-    if parsed.command == "run":
-        return _run(parsed)
     from virtual_beamline.supervisor import BeamlineStartError, NoSuchBeamlineError
 
     try:
         match parsed.command:
+            case "run":
+                _run(parsed)
             case "start":
                 return _start(parsed)
             case "status":

@@ -11,6 +11,7 @@ import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from virtual_beamline import supervisor
 from virtual_beamline.names import DEFAULT_PREFIX, ID_RECORD, LOOPBACK, MAX_ARRAY_BYTES
@@ -32,8 +33,8 @@ class ServerOptions:
     listen: str = LOOPBACK
 
 
-def serve(options: ServerOptions) -> int:
-    """Serve until SIGINT, SIGTERM, or the end of the parent at the other end of the lifeline; gives the exit code."""
+def serve(options: ServerOptions) -> NoReturn:
+    """Serve until SIGINT, SIGTERM, or the end of the parent at the other end of the lifeline; ends the process."""
     # Blocked before any thread exists, so that they reach sigwait() below and nothing else.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     # With transparent huge pages a thread's stack of 8 MB is all resident, and so are 32 MB for each thread of numpy's
@@ -48,25 +49,34 @@ def serve(options: ServerOptions) -> int:
     log_file = options.log_file or Path("/dev/stderr")
     _set_server_environment(lease, options.listen)
     with supervisor.announced(beamline_id, lease, options.prefix, log_file, options.listen):
-        from virtual_beamline import beamline, epics
-
-        try:
-            _check_port(options.listen, lease.first)
-            beamline.boot_beamline(options.prefix, options.seed, options.listen, lease.repeater)
-            epics.put_pv(f"{options.prefix}{ID_RECORD}", beamline_id)
-        except (epics.EpicsBaseError, OSError) as error:
-            logger.error("the virtual beamline cannot start: %s", error)
-            return 1
-        logger.info("virtual beamline %s serves %s on port %d", beamline_id, options.prefix, lease.first)
-        if options.log_file is None:
-            print(lease.environment(beamline_id, options.listen).exports(), flush=True)
-        # What the first count needs; 0.2 s that the start need not wait for.
-        threading.Thread(target=importlib.import_module, args=("numpy.random",), name="import", daemon=True).start()
-        number = signal.sigwait({signal.SIGINT, signal.SIGTERM})
-        logger.info("virtual beamline %s ends (%s)", beamline_id, signal.Signals(number).name)
+        code = _serve_until_signal(options, lease, beamline_id)
     sys.stdout.flush()
+    sys.stderr.flush()
     # Base's threads are still running: leave without Python's and libc's exit handlers, which would race with them.
-    os._exit(0)
+    os._exit(code)
+
+
+def _serve_until_signal(options: ServerOptions, lease: PortLease, beamline_id: str) -> int:
+    from virtual_beamline import beamline, epics
+
+    try:
+        _check_port(options.listen, lease.first)
+        beamline.boot_beamline(options.prefix, options.seed, options.listen, lease.repeater)
+        epics.put_pv(f"{options.prefix}{ID_RECORD}", beamline_id)
+    except (epics.EpicsBaseError, OSError) as error:
+        logger.error("the virtual beamline cannot start: %s", error)
+        return 1
+    except Exception:
+        logger.exception("the virtual beamline cannot start")
+        return 1
+    logger.info("virtual beamline %s serves %s on port %d", beamline_id, options.prefix, lease.first)
+    if options.log_file is None:
+        print(lease.environment(beamline_id, options.listen).exports(), flush=True)
+    # What the first count needs; 0.2 s that the start need not wait for.
+    threading.Thread(target=importlib.import_module, args=("numpy.random",), name="import", daemon=True).start()
+    number = signal.sigwait({signal.SIGINT, signal.SIGTERM})
+    logger.info("virtual beamline %s ends (%s)", beamline_id, signal.Signals(number).name)
+    return 0
 
 
 def _check_port(address: str, port: int) -> None:
