@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from bluesky.callbacks.best_effort import BestEffortCallback, hinted_fields
@@ -39,6 +39,7 @@ DRAW_SHARE = 0.2  # of the time at the most
 LONGEST_INTERVAL = 1.0  # s, however long a drawing takes
 MOST_CURVES = 8  # scans in one window; older ones are taken away
 NUMERIC = ("number", "integer")
+Corner = Literal["upper left", "upper right"]
 
 
 class Table(LiveTable):
@@ -559,9 +560,9 @@ class _Curve:
             _legend(axes)
 
 
-def _legend(axes: Axes) -> None:
+def _legend(axes: Axes, corner: Corner = "upper right") -> None:
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="upper right", title="scan")  # "best" looks at every point, each time
+        axes.legend(loc=corner, title="scan")  # not "best", which looks at every point, each time
     elif (legend := axes.get_legend()) is not None:
         legend.remove()
 
@@ -588,6 +589,7 @@ class _Line(_Curve):
             line.set_data(*self.series.arrays(self.series.x[0], signal))
             if ended:
                 self._mark(signal, axes, line.get_color())
+                _legend(axes, self._free_corner(*line.get_data()))
             axes.relim(visible_only=True)
             axes.autoscale_view()
 
@@ -598,7 +600,14 @@ class _Line(_Curve):
             mark = axes.axvline(statistics.cen, color=color, linestyle=":", linewidth=1)
             self.artists[signal].append(mark)
             self.artists[signal][0].set_label(f"{self.series.label}: cen {statistics.cen:.5g}")
-            _legend(axes)
+
+    @staticmethod
+    def _free_corner(x: np.ndarray, y: np.ndarray) -> Corner:
+        """The upper corner that the highest point is farther from."""
+        if not np.any(np.isfinite(y)):
+            return "upper right"
+        highest = x[np.nanargmax(y)]
+        return "upper left" if highest > (np.nanmin(x) + np.nanmax(x)) / 2 else "upper right"
 
 
 class _Map(_Curve):

@@ -242,10 +242,13 @@ def _measure_fitted(x: Array, y: Array) -> PeakStatistics:
     if chi2_line <= tiny:
         return PeakStatistics(noise=noise)
 
-    start = _search(few_x, few_y, line, _gaussian)
-    if start is None:
+    fits: list[tuple[_Fit, _Shape]] = []
+    for shape in (_gaussian, _lorentzian, _flat_top):  # each from its own start, else it may end in a poor minimum
+        start = _search(few_x, few_y, line, shape)
+        if start is not None:
+            fits.append((_refine(few_x, few_y, line, shape, start), shape))
+    if not fits:
         return PeakStatistics(noise=noise)
-    fits = [(_refine(few_x, few_y, line, shape, start), shape) for shape in (_gaussian, _lorentzian, _flat_top)]
     peak, peak_shape = min(fits, key=lambda pair: pair[0].chi2)
     edge_start = _search(few_x, few_y, flat, _step, np.array([2.0 / n, 4.0 / n, 0.08, 0.2, 0.4]))
     edge = None if edge_start is None else _refine(few_x, few_y, flat, _step, edge_start)

@@ -35,7 +35,7 @@ def scans(draw, points=(21, 151), fewest_in_width=4.0, shapes=tuple(SHAPES)):
 
 
 @given(scans())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=80, deadline=None, derandomize=True)
 def test_centre_and_width_are_right_on_any_linear_background(scan):
     x, y, center, fwhm, height = scan
     found = peak_statistics(x, y)
@@ -47,7 +47,7 @@ def test_centre_and_width_are_right_on_any_linear_background(scan):
 
 
 @given(scans(shapes=("gaussian", "lorentzian"), points=(41, 151), fewest_in_width=8.0))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=80, deadline=None, derandomize=True)
 def test_a_well_sampled_peak_is_measured_to_a_few_percent(scan):
     x, y, center, fwhm, height = scan
     found = peak_statistics(x, y)
@@ -58,7 +58,7 @@ def test_a_well_sampled_peak_is_measured_to_a_few_percent(scan):
 
 
 @given(scans(), st.randoms(use_true_random=False))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_the_order_of_the_points_does_not_matter(scan, random):
     x, y, *_ = scan
     order = list(range(len(x)))
@@ -68,7 +68,7 @@ def test_the_order_of_the_points_does_not_matter(scan, random):
 
 
 @given(scans(), st.lists(st.tuples(st.integers(0, 200), st.sampled_from([np.nan, np.inf, -np.inf])), max_size=20))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_readings_that_are_no_number_are_left_out(scan, bad):
     x, y, *_ = scan
     clean = peak_statistics(x, y)
@@ -79,7 +79,7 @@ def test_readings_that_are_no_number_are_left_out(scan, bad):
 
 
 @given(scans(shapes=("gaussian",), fewest_in_width=6.0), st.floats(0.02, 0.1), st.integers(0, 2**32 - 1))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None, derandomize=True)
 def test_noise_moves_the_centre_by_less_than_the_points_allow(scan, noise, seed):
     x, y, center, fwhm, height = scan
     y = y + np.random.default_rng(seed).normal(0, noise * abs(height), x.size)
@@ -119,7 +119,7 @@ def test_background_that_misleads_bluesky_does_not_mislead_us():
     st.floats(-1e6, 1e6),
     st.floats(-1e3, 1e3),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None, derandomize=True)
 def test_a_straight_line_has_no_peak(n, offset, slope):
     x = np.linspace(-3, 5, n)
     found = peak_statistics(x, offset + slope * x)
@@ -132,10 +132,10 @@ def test_a_straight_line_has_no_peak(n, offset, slope):
 def test_noise_alone_is_hardly_ever_taken_for_a_peak(n):
     rng = np.random.default_rng(n)
     x = np.linspace(0, 1, n)
-    taken = sum(peak_statistics(x, rng.normal(0, 1, n)).found for _ in range(120))
+    taken = sum(peak_statistics(x, rng.normal(0, 1, n)).found for _ in range(60))
     assert taken <= 1
-    taken = sum(peak_statistics(x, rng.poisson(rng.choice([0.1, 1, 30, 1000]), n)).found for _ in range(120))
-    assert taken <= 4
+    taken = sum(peak_statistics(x, rng.poisson(rng.choice([0.1, 1, 30, 1000]), n)).found for _ in range(60))
+    assert taken <= 3
 
 
 def test_a_step_is_an_edge_and_cen_is_where_it_is():
@@ -186,8 +186,9 @@ _any_float = st.floats(width=64, allow_nan=True, allow_infinity=True)
 @settings(max_examples=200, deadline=None)
 def test_nothing_makes_it_fail_and_no_centre_is_outside_the_scan(scan):
     x, y = scan
-    assume(np.ptp(x[np.isfinite(x)]) < 1e300 if np.any(np.isfinite(x)) else True)
-    assume(np.ptp(y[np.isfinite(y)]) < 1e300 if np.any(np.isfinite(y)) else True)
+    with np.errstate(over="ignore"):
+        for values in (x[np.isfinite(x)], y[np.isfinite(y)]):
+            assume(values.size == 0 or np.ptp(values) < 1e300)
     with np.errstate(all="raise", under="ignore"):
         found = peak_statistics(x, y)
     finite = x[np.isfinite(x) & np.isfinite(y)]
