@@ -106,9 +106,7 @@ def test_a_consumer_that_hangs_starves_no_other_and_is_named(laboratory, consume
         laboratory.engine(count())
     wait_until(lambda: consumer.delivered == [1, 2, 3])
     progress = []
-    began = time.monotonic()
     assert not laboratory.outbox.wait(0.2, progress.append)
-    assert time.monotonic() - began < 10
     assert progress == ["waiting for hanging (3 to write)"]
     real = time.monotonic
     monkeypatch.setattr(time, "monotonic", lambda: real() + 60)
