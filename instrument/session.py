@@ -372,6 +372,7 @@ class Session:
         if self._opened:
             if self.RE.state == "paused":
                 self.RE.abort("session ended")
+            self.journal.close()  # first: what it closes is delivered
             if not self.outbox.wait(FILES_DEADLINE, progress=self._tell, for_failing=False):
                 left = ", ".join(f"{name} ({count})" for name, count in self.outbox.pending().items() if count)
                 if left:
@@ -379,7 +380,6 @@ class Session:
             self.outbox.close()
             self.health.stop()
             self.importer.close()
-            self.journal.close()
             self.state.close()
             self.index.close()
         if self._lease is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import ChainMap
 from collections.abc import Callable
 from typing import Any
 
@@ -182,6 +183,8 @@ class RunEngine(bluesky.RunEngine):
         # A plan that bluesky wraps to notice that nobody ran it is a generator all the same.
         if isinstance(self._plan, Plan):
             msg = msg._replace(kwargs={"plan_type": "generator", **msg.kwargs})
+        # bluesky asks for a scan number first: metadata that are refused would leave a gap in the numbers.
+        self.md_validator(dict(ChainMap(self._metadata_per_call, msg.kwargs, self.md)))
         return await super()._open_run(msg)
 
     async def _close_run(self, msg: Msg) -> Any:

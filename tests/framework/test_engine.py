@@ -247,3 +247,15 @@ def test_drawing_happens_on_the_main_thread_while_the_plan_runs(documents):
 
     engine(plan())
     assert threads == {threading.main_thread()}
+
+
+def test_refused_metadata_take_no_scan_number(documents):
+    def refuse(metadata):
+        if "bad" in metadata:
+            raise UserError("metadata key 'bad' cannot be stored")
+
+    engine = RunEngine({}, journal=lambda name, doc: documents.append((name, doc)), md_validator=refuse)
+    with pytest.raises(UserError, match="'bad'"):
+        engine(bp.count([det]), bad=object())
+    engine(bp.count([det]))
+    assert documents[0][1]["scan_id"] == 1
