@@ -38,6 +38,7 @@ def run(*, config: Path | str | None = None, began: float | None = None) -> int:
     shell.run_cell(START, silent=True)  # nobody typed it: neither in the history nor in ipython_console.log
     if app is not None:
         app.start()
+        session.close()  # now, not in an exit function: what is imported to write the last files can register its own
         return 0
     failures = sum(not shell.run_cell(cell, store_history=True).success for cell in cells(sys.stdin, shell))
     session.close()

@@ -396,7 +396,10 @@ class Session:
         Writing the last files may import h5py, whose own clean-up the interpreter would not run any more, since it was
         registered while those of others run: the process would end by a segmentation fault.
         """
+        loaded = "h5py" in sys.modules
         self.close()
+        if loaded or "h5py" not in sys.modules:
+            return  # those that ran before us would run again
         atexit._run_exitfuncs()  # noqa: SLF001  as multiprocessing does; what was registered last goes first
 
     def __enter__(self) -> Self:
