@@ -87,9 +87,10 @@ def test_in_a_sleep(session):
     session.run("def told(msg): print('sleeping') if msg.command == 'sleep' else None\n")
     session.run("RE.msg_hook = told")
     session.type("RE(bps.sleep(600))")
-    before = session.wait_for("sleeping")
-    assert shown_after(session, "c", before) == f"sleeping\n{PLAN_ENDED}"
+    before = session.wait_for("sleeping\r\n")
+    shown = shown_after(session, "c", before)
     session.run("RE.msg_hook = None")
+    assert shown == f"sleeping\n{PLAN_ENDED}"
 
 
 def test_in_a_plan_without_checkpoints(session):
@@ -135,10 +136,10 @@ def test_between_runs(session, pause):
 
 def test_a_loop_of_runs_ends_whenever_the_key_falls(session):
     """In a run, at its end, at its begin or between two: one Ctrl-C, and there is no next run."""
-    session.run("quick = iter(())")
+    session.run("from bluesky import Msg; quick = [Msg('null')]")
     for turn in range(10):
         session.process.sendline(
-            f"for turn in range(10**9): RE(bps.null()); print('\\rturn', turn) if turn == {turn * 37} else None"
+            f"for turn in range(10**9): RE(quick); print('\\rturn', turn) if turn == {turn * 37} else None"
         )
         session.wait_for(rf"\rturn {turn * 37}\r\n")
         assert shown_after(session, "c") in {"^CKeyboardInterrupt", PLAN_ENDED, f"{CTRL_C}\nKeyboardInterrupt"}
@@ -156,7 +157,7 @@ def test_twice(session):
     session.type("RE(plan())")
     session.until_moving()
     session.press("c")
-    before = session.wait_for("cleaning up")
+    before = session.wait_for("cleaning up\r\n")
     assert shown_after(session, "c", before) == "\n".join(
         [
             CTRL_C,

@@ -127,7 +127,7 @@ def test_no_room_for_the_spec_file(session):
     assert session.last_run() == (number, "success", "", 3)
     session.make_room("spec")
     session.process.sendline("wait_for_files()")
-    shown = session.shows_until(r"Out\[\d+\]: True")
+    shown = session.shows_until(r"Out\[\d+\]: True\s+In \[\d+\]: ")
     assert f"spec: run {number} is written now: <directory>/spec/<day>_full.dat" in hide_day(shown).splitlines()
     session.check_next_scan()
     assert session.value("wait_for_files()") is True
