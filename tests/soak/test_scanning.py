@@ -22,6 +22,7 @@ DURATION = float(os.environ.get("INSTRUMENT_SOAK_SECONDS", "600"))  # s
 DEADLINE = DURATION + 180  # s: start, the last run, the end
 RATE = 10.0  # points per second
 POINTS = 50  # per run
+HUNG = 60.0  # s without a run: the session tells where its threads are, and ends
 SETTLING = 0.4  # share of the time that caches have to fill: the catalog keeps 16 runs, the plot 8
 LONG_ENOUGH = 300.0  # s; what is shorter tries the test out, and can't tell a leak from a cache
 STEP = 1.0  # s between two looks at the memory
@@ -29,13 +30,13 @@ FLAT = 0.5  # MB per minute; a leak of 1 kB per point is 0.6
 MB = 1e6
 
 SESSION = """
-import json, os, sys, time
+import faulthandler, json, os, sys, time
 
 import matplotlib
 matplotlib.use("Agg")
 from instrument.session import Session
 
-duration, rate, points = float(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
+duration, rate, points, hung = float(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
 with Session() as session:
     bp, bps = session.bp, session.bps
     m1, noisy = session.devices["m1"], session.devices["noisy"]
@@ -53,6 +54,7 @@ with Session() as session:
     began = due = time.monotonic()
     runs, edge = 0, 0.25
     while time.monotonic() - began < duration:
+        faulthandler.dump_traceback_later(hung, exit=True, file=sys.__stderr__)
         (uid,) = session.RE(bp.scan([noisy], m1, -edge, edge, points, per_step=paced))
         edge = -edge
         run = session.cat[-1]
@@ -61,6 +63,7 @@ with Session() as session:
         assert run.metadata["start"]["uid"] == uid and len(read["noisy"]) == points
         runs += 1
         say(runs=runs, took=time.monotonic() - began)
+    faulthandler.dump_traceback_later(2 * hung, exit=True, file=sys.__stderr__)
     assert session.wait_for_files(60)
     text = open(session.specwriter.spec_filename).read()
     say(spec=text.count("#S "), journal=len(list(session.files.runs.glob("*/*/*.msgpack"))))
@@ -76,7 +79,7 @@ class Scanning:
         self.news = threading.Condition()
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("EPICS_", "VIRTUAL_"))}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", SESSION, str(DURATION), str(RATE), str(POINTS)],
+            [sys.executable, "-c", SESSION, str(DURATION), str(RATE), str(POINTS), str(HUNG)],
             cwd=directory,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -102,7 +105,7 @@ class Scanning:
         with self.news:
             heard = self.news.wait_for(lambda: key in self.said or not self.reader.is_alive(), timeout)
         assert heard, f"nothing was said of {key!r} in {timeout:g} s"
-        assert key in self.said, f"the session ended: {''.join(self.rest)[-2000:]}"
+        assert key in self.said, f"the session ended: {''.join(self.rest)[-6000:]}"
 
 
 @pytest.fixture
@@ -141,7 +144,7 @@ def test_the_memory_of_ioc_and_session_stays_flat_in_ten_minutes_at_ten_points_a
         with scanning.news:
             scanning.news.wait_for(lambda: "spec" in scanning.said or not scanning.reader.is_alive(), STEP)
     scanning.wait_for("spec", 10)
-    assert scanning.process.wait(max(1.0, deadline - time.monotonic())) == 0, "".join(scanning.rest)[-2000:]
+    assert scanning.process.wait(max(1.0, deadline - time.monotonic())) == 0, "".join(scanning.rest)[-6000:]
 
     runs, rate = int(scanning.said["runs"]), scanning.said["runs"] * POINTS / scanning.said["took"]
     first = next(number for number, when in enumerate(times) if when >= SETTLING * times[-1])
