@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -124,7 +124,7 @@ def _journal(options: argparse.Namespace) -> tuple[DataDirectory, RunIndex]:
     return data, RunIndex(data.index if data.root.is_dir() else None, data.runs)
 
 
-def _asked(options: argparse.Namespace) -> dict[str, str | None]:
+def _asked(options: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(options, name) for name in ("since", "until", "plan", "text")}
 
 

@@ -379,7 +379,10 @@ def test_a_reconfigured_detector_loses_no_rows(writer, record):
         yield from bps.trigger_and_read([det])
         yield from bps.close_run()
 
-    path = deliver(writer, record(plan()))
+    try:
+        path = deliver(writer, record(plan()))
+    finally:
+        det.configure({"Imax": 1})  # one object for all tests of a process
     assert len(scans(path).getScan("1").data["det"]) == 2
 
 

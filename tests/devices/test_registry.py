@@ -110,7 +110,17 @@ def test_disabled_devices_are_not_made(tmp_path):
     assert [spec.name for spec in devices.disabled] == ["s2"]
 
 
-def test_bits_devices_are_made(tmp_path):
+@pytest.fixture
+def name_of_sim_motor():
+    """`ophyd.sim.motor` is one object for all tests of a process; making it a device renames it."""
+    from ophyd.sim import motor
+
+    name = motor.name
+    yield name
+    motor.name = name
+
+
+def test_bits_devices_are_made(tmp_path, name_of_sim_motor):
     specs = specs_of(
         tmp_path,
         """\

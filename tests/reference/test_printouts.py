@@ -100,8 +100,6 @@ def test_description_every_row_of_the_table_but_adsimdet_is_there_with_its_label
         "diode": ["channel"],
         "noisy": ["detectors"],
         "scaler1": ["detectors"],
-        "shutter": ["shutters"],
-        "temperature": ["detectors"],
     }
 
 

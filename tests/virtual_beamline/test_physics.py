@@ -127,6 +127,7 @@ def test_the_names_of_the_channels_are_those_of_the_training():
 def test_noisy_is_a_lorentzian_of_the_first_motor(gp):
     gp.put("m1.VELO", 20)
     center, width, scale, noise = (gp.get(f"userCalc1.{letter}") for letter in "BCDE")
+    gp.put("m1", center + 10 * width)
     for offset in (0.0, width, -3 * width):
         target = round(center + offset, 3)
         before = gp.get("userCalc1.VAL")
