@@ -117,10 +117,12 @@ def test_ophyd_homes_it(motor, direction):
 def test_an_alarm_fails_the_move(motor, gp, number):
     from ophyd.utils import UnknownStatusFailure
 
+    motor.move(0.5, timeout=20)
+    wait_for(lambda: motor.position == 0.5)  # ophyd's monitor of the readback, which tells the alarm, is up
     gp.put(f"{number}.CNEN", 0)
     with pytest.raises(UnknownStatusFailure):
         motor.move(1, wait=True, timeout=10)
-    assert motor.position == 0
+    assert motor.position == 0.5
     gp.put(f"{number}.CNEN", 1)
     wait_for(lambda: motor.move(1, timeout=10).success)
 
