@@ -9,10 +9,10 @@ from ophyd.status import MoveStatus
 
 from instrument.devices.errors import MoveEndedError, check_position
 from instrument.devices.offline import answers
-from instrument.devices.statuses import fail_waiting
+from instrument.devices.statuses import ForgetsFirst, fail_waiting
 
 
-class Motor(EpicsMotor):
+class Motor(ForgetsFirst, EpicsMotor):
     """An EPICS motor record, with its steps per revolution.
 
     Fewer degrees per step: a higher `steps_per_revolution`. The range shrinks with the step, because the record

@@ -13,7 +13,7 @@ from ophyd import scaler as stock
 from instrument.config.errors import UserError, nearest
 from instrument.config.names import LOGGER_NAME
 from instrument.devices import offline
-from instrument.devices.statuses import fail_waiting
+from instrument.devices.statuses import ForgetsFirst, fail_waiting
 
 logger = logging.getLogger(LOGGER_NAME)
 
@@ -52,7 +52,7 @@ def _channels() -> OrderedDict[str, tuple[type, str, dict[str, Any]]]:
     return OrderedDict((f"chan{n:02d}", (ScalerChannel, "", {"ch_num": n, "kind": Kind.normal})) for n in CHANNELS)
 
 
-class Scaler(stock.ScalerCH):
+class Scaler(ForgetsFirst, stock.ScalerCH):
     """An EPICS scaler whose channels go by the names that they have in EPICS.
 
     The names are read whenever the scaler (re)connects, nothing is ever written for that.

@@ -16,12 +16,12 @@ from ophyd.status import wait as wait_for_status
 
 from instrument.config.names import LOGGER_NAME
 from instrument.devices.errors import MoveEndedError, check_position
-from instrument.devices.statuses import fail_waiting
+from instrument.devices.statuses import ForgetsFirst, fail_waiting
 
 logger = logging.getLogger(LOGGER_NAME)
 
 
-class TemperatureController(PVPositioner):
+class TemperatureController(ForgetsFirst, PVPositioner):
     """A setpoint, and a readback that creeps towards it.
 
     The record computes `A+max(-D,min(D,(B-A)))+C*(RNDM-0.5)` at its scan rate, A being its own last value. It has no
