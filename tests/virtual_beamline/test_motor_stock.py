@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 
 import pytest
 
@@ -46,8 +47,20 @@ def motor(make):
     return make()
 
 
+def move(motor, *args, **kwargs):
+    """Move, and let stock ophyd finish with it: a move begun meanwhile would be forgotten."""
+    import ophyd
+
+    try:
+        return motor.move(*args, **kwargs)
+    finally:
+        over = threading.Event()
+        ophyd.cl.get_dispatcher().get_thread_context("monitor").run(over.set)
+        assert over.wait(10)
+
+
 def test_ophyd_moves_it_and_waits(motor):
-    status = motor.move(1.5, wait=True, timeout=20)
+    status = move(motor, 1.5, wait=True, timeout=20)
     assert status.done
     assert status.success
     assert motor.position == 1.5
@@ -55,14 +68,14 @@ def test_ophyd_moves_it_and_waits(motor):
 
 
 def test_ophyd_sees_a_move_to_where_it_is(motor):
-    motor.move(1, timeout=20)
+    move(motor, 1, timeout=20)
     for _ in range(5):
-        assert motor.move(1, timeout=5).success
+        assert move(motor, 1, timeout=5).success
 
 
 def test_ophyd_sees_many_short_moves_in_a_row(motor):
     for target in (0.01, 0.02, 0.01, 0.03, 0.02):
-        assert motor.move(target, timeout=10).success
+        assert move(motor, target, timeout=10).success
         assert motor.position == target
 
 
@@ -77,7 +90,7 @@ def test_set_gives_a_status_that_ends_with_the_motion(motor):
 
 
 def test_ophyd_stops_it(motor):
-    status = motor.move(1000, wait=False)
+    status = move(motor, 1000, wait=False)
     wait_for(lambda: motor.position > 1)
     motor.stop()
     wait_for(lambda: status.done)
@@ -91,25 +104,25 @@ def test_ophyd_knows_the_limits_and_refuses_what_lies_beyond(motor):
     motor.set_lim(-3, 4)
     wait_for(lambda: tuple(motor.limits) == (-3, 4))
     with pytest.raises(LimitError, match=r"value 4\.5 outside of range"):
-        motor.move(4.5)
+        move(motor, 4.5)
     assert motor.position == 0
     assert (motor.get_lim(1), motor.get_lim(-1)) == (4, -3)
-    assert motor.move(-3, timeout=20).success
+    assert move(motor, -3, timeout=20).success
 
 
 def test_ophyd_redefines_the_position(motor):
-    motor.move(1, timeout=20)
+    move(motor, 1, timeout=20)
     motor.set_current_position(5)
     wait_for(lambda: motor.position == 5)
     assert motor.user_offset.get() == 4
     assert not motor.moving
-    motor.move(6, timeout=20)
+    move(motor, 6, timeout=20)
     assert motor.position == 6
 
 
 @pytest.mark.parametrize("direction", ["forward", "reverse"])
 def test_ophyd_homes_it(motor, direction):
-    motor.move(2, timeout=20)
+    move(motor, 2, timeout=20)
     assert motor.home(direction, wait=True, timeout=30).success
     assert motor.position == motor.user_setpoint.get()
 
@@ -117,18 +130,18 @@ def test_ophyd_homes_it(motor, direction):
 def test_an_alarm_fails_the_move(motor, gp, number):
     from ophyd.utils import UnknownStatusFailure
 
-    motor.move(0.5, timeout=20)
+    move(motor, 0.5, timeout=20)
     wait_for(lambda: motor.position == 0.5)  # ophyd's monitor of the readback, which tells the alarm, is up
     gp.put(f"{number}.CNEN", 0)
     with pytest.raises(UnknownStatusFailure):
-        motor.move(1, wait=True, timeout=10)
+        move(motor, 1, wait=True, timeout=10)
     assert motor.position == 0.5
     gp.put(f"{number}.CNEN", 1)
-    wait_for(lambda: motor.move(1, timeout=10).success)
+    wait_for(lambda: move(motor, 1, timeout=10).success)
 
 
 def test_ophyd_reads_and_describes_it(motor):
-    motor.move(1, timeout=20)
+    move(motor, 1, timeout=20)
     assert {name: value["value"] for name, value in motor.read().items()} == {"motor": 1, "motor_user_setpoint": 1}
     description = motor.describe()["motor"]
     assert (description["units"], description["precision"]) == ("degrees", 5)
@@ -216,7 +229,7 @@ def test_apstools_enable(make):
     motor.enable_motor()
     wait_for(lambda: motor.enabled)
     assert (motor.user_setpoint.get(use_monitor=False), motor.position) == (0, 0)
-    assert motor.move(1, timeout=10).success
+    assert move(motor, 1, timeout=10).success
 
 
 def test_apstools_resolution(make):
@@ -226,7 +239,7 @@ def test_apstools_resolution(make):
     motor.steps_per_rev.put(2000, wait=True)
     wait_for(lambda: motor.resolution.get() == 0.001)
     assert motor.units_per_rev.get() == 2
-    motor.move(0.123, timeout=10)
+    move(motor, 0.123, timeout=10)
     assert motor.position == 0.123
 
 
@@ -259,7 +272,7 @@ def test_every_field_of_the_apstools_motor_classes_is_served(make):
         EpicsMotorServoMixin,
     )
     assert motor.connected
-    assert motor.move(1, timeout=10).success
+    assert move(motor, 1, timeout=10).success
     values = {name: signal.get() for name, signal in motor.get_instantiated_signals()}
     assert values["motor.user_readback"] == 1
     assert None not in values.values()
