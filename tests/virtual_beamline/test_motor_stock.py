@@ -101,6 +101,7 @@ def test_ophyd_stops_it(motor):
 def test_ophyd_knows_the_limits_and_refuses_what_lies_beyond(motor):
     from ophyd.utils import LimitError
 
+    wait_for(lambda: motor.limits[0] < motor.limits[1])  # what was asked for while connecting has come
     motor.set_lim(-3, 4)
     wait_for(lambda: tuple(motor.limits) == (-3, 4))
     with pytest.raises(LimitError, match=r"value 4\.5 outside of range"):
