@@ -77,6 +77,7 @@ def temperature_fields(pv: str, setpoint: float = 25.0) -> dict[str, object]:
         "E": 1.0,  # tolerance: no part of the calculation, read by the controller
         "CALC": TEMPERATURE_CALC,
         "SCAN": "2 second",
+        "PINI": "RUN",  # has a time from the start, not only after the first 2 s
         "PREC": 3,
     }
 
