@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 setup: $(STAMP)  ## make .venv with pinned dependencies
 
 session: $(STAMP)  ## an IPython session on the virtual beamline
-	@export PYTHONPATH=$(CURDIR)/user; exec $(BIN)/instrument session  # exec: a shell would die of Ctrl-\
+	@export PYTHONPATH=$(CURDIR)/user$${PYTHONPATH:+:$$PYTHONPATH}; exec $(BIN)/instrument session  # exec: a shell would die of Ctrl-\
 
 demo: $(STAMP)   ## the same without a keyboard
 	@$(BIN)/instrument demo

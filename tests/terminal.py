@@ -28,7 +28,7 @@ def clean_environment(directory: Path, **extra: str) -> dict[str, str]:
         "IPYTHONDIR": str(directory / ".ipython"),
         "IPY_TEST_SIMPLE_PROMPT": "1",  # plain text instead of prompt_toolkit's cursor movements
         "MPLBACKEND": "Agg",
-        "PYTHONPATH": str(ROOT / "user"),
+        "PYTHONPATH": os.pathsep.join((str(ROOT / "user"), str(ROOT))),
         "TERM": "dumb",
         **extra,
     }
