@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
+from instrument.framework.imports import without_garbage_collection
 from instrument.session import current
 
 if TYPE_CHECKING:
@@ -30,12 +31,12 @@ def run(*, config: Path | str | None = None, began: float | None = None) -> int:
     Raises:
         UserError: The session could not start.
     """
-    session = current(config=config, began=began)  # the virtual beamline boots while IPython and bluesky are imported
-    at_terminal = sys.stdin.isatty()
-    shell, app = _shell(at_terminal=at_terminal)
-    from instrument import collection  # noqa: F401  raises what went wrong in one line, before there is a prompt
+    with without_garbage_collection():
+        session = current(config=config, began=began)  # the virtual beamline boots while bluesky is imported
+        shell, app = _shell(at_terminal=sys.stdin.isatty())
+        from instrument import collection  # noqa: F401  raises what went wrong in one line, before there is a prompt
 
-    shell.run_cell(START, silent=True)  # nobody typed it: neither in the history nor in ipython_console.log
+        shell.run_cell(START, silent=True)  # nobody typed it: neither in the history nor in ipython_console.log
     if app is not None:
         app.start()
         session.close()  # now, not in an exit function: what is imported to write the last files can register its own

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Self
 from instrument.config import Config, load
 from instrument.config.errors import ConfigError, UserError
 from instrument.config.names import LOGGER_NAME
+from instrument.framework.imports import without_garbage_collection
 from instrument.framework.logs import start_console_log, start_logging
 from instrument.framework.prompt import LastError
 
@@ -201,16 +202,17 @@ class Session:
             return self
         self._opened = True
 
-        logger.info("#### Bluesky Framework ####", stacklevel=2)
-        if shell is not None:
-            start_console_log(shell, self.logs_directory)
-        self._open_framework()
-        logger.info("#### Devices ####", stacklevel=2)
-        self._open_devices({*NAMES, *reserved, *self.config.shortcuts})
-        logger.info("#### Callbacks ####", stacklevel=2)
-        self._open_callbacks()
-        logger.info("#### Plans ####", stacklevel=2)
-        self._open_plans()
+        with without_garbage_collection():
+            logger.info("#### Bluesky Framework ####", stacklevel=2)
+            if shell is not None:
+                start_console_log(shell, self.logs_directory)
+            self._open_framework()
+            logger.info("#### Devices ####", stacklevel=2)
+            self._open_devices({*NAMES, *reserved, *self.config.shortcuts})
+            logger.info("#### Callbacks ####", stacklevel=2)
+            self._open_callbacks()
+            logger.info("#### Plans ####", stacklevel=2)
+            self._open_plans()
         atexit.register(self._close_at_exit)
         for name, module in list(sys.modules.items()):
             if name.partition(".")[0] == "instrument":

@@ -8,10 +8,12 @@ the other's half-made module).
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import importlib
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 
 from instrument.config.names import LOGGER_NAME
@@ -19,6 +21,24 @@ from instrument.config.names import LOGGER_NAME
 logger = logging.getLogger(LOGGER_NAME)
 
 REST = 0.1  # s; how often a resting importer looks whether it may go on
+
+
+@contextlib.contextmanager
+def without_garbage_collection() -> Iterator[None]:
+    """Start without looking for garbage: nearly all that is made while a session starts stays for its life.
+
+    Looking through it again and again costs a quarter of the start; afterwards it is left out of the search for good.
+    Within another such block, or where the collector is off anyway, this does nothing.
+    """
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 class Importer:
