@@ -45,7 +45,14 @@ NAMES = (
 )  # fmt: skip
 
 # What is imported behind the prompt, in this order.
-BEHIND_THE_PROMPT = ("apstools.callbacks", "databroker", "databroker.v2", "databroker.v1", "apstools.utils")
+BEHIND_THE_PROMPT = (
+    "matplotlib.pyplot",
+    "apstools.callbacks",
+    "databroker",
+    "databroker.v2",
+    "databroker.v1",
+    "apstools.utils",
+)
 
 FILES_DEADLINE = 60.0  # s; how long the end of a session waits for files
 DEVICES_DEADLINE = 20.0  # s; libca waits for 10 s before it looks for lost channels again
@@ -228,6 +235,7 @@ class Session:
         from instrument.callbacks.journal import Journal, validate_metadata
         from instrument.callbacks.live import BestEffort
         from instrument.callbacks.outbox import Outbox
+        from instrument.callbacks.windows import Windows
         from instrument.framework.catalog import open_catalog
         from instrument.framework.engine import RunEngine, during_task
         from instrument.framework.imports import Importer
@@ -248,7 +256,8 @@ class Session:
         self.outbox = Outbox(self.files.runs, self.files.outbox, self.notify, index=self.index)
         for line in (*self.state.messages, *self.journal.close_orphans()):
             logger.warning("%s", line)
-        self.bec = BestEffort()
+        self.importer = Importer(BEHIND_THE_PROMPT, busy=lambda: self.RE.state != "idle")
+        self.bec = BestEffort(windows=Windows(pyplot=lambda: self.importer.need("matplotlib.pyplot")))
         self.bec.disable_baseline()  # some dozens of lines at the start and end of each run
         if not self.config.live.table:
             self.bec.disable_table()
@@ -262,7 +271,6 @@ class Session:
             md_validator=validate_metadata,
             during_task=during_task(self.bec.draw),
         )
-        self.importer = Importer(BEHIND_THE_PROMPT, busy=lambda: self.RE.state != "idle")
         self.cat, self.db = open_catalog(
             self.config,
             data=self.data_directory,

@@ -9,37 +9,28 @@ often where that would take more than a fifth of the time.
 from __future__ import annotations
 
 import logging
-import threading
-import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from bluesky.callbacks.best_effort import BestEffortCallback, hinted_fields
 from bluesky.callbacks.core import LiveTable
 
 from instrument.callbacks.peaks import PeakResults
+from instrument.callbacks.windows import Windows
 from instrument.config.errors import UserError
 from instrument.config.names import LOGGER_NAME
 from instrument.framework.statistics import PeakStatistics, peak_statistics
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 logger = logging.getLogger(LOGGER_NAME)
 
-DRAW_INTERVAL = 0.1  # s between two drawings at the least
-DRAW_SHARE = 0.2  # of the time at the most
-LONGEST_INTERVAL = 1.0  # s, however long a drawing takes
-MOST_CURVES = 8  # scans in one window; older ones are taken away
 NUMERIC = ("number", "integer")
-Corner = Literal["upper left", "upper right"]
 
 
 class Table(LiveTable):
@@ -172,30 +163,85 @@ def _number(value: Any) -> float:
         return float("nan")
 
 
-class BestEffort(BestEffortCallback):
+class BestEffort:
     """bluesky's `bec`, with a plot that costs a scan next to nothing and peaks that are right.
 
-    The methods and attributes people type are bluesky's: `disable_plots() enable_plots() disable_table()
-    enable_table() disable_baseline() enable_baseline() noplot_streams overplot peaks plot_prune_fifo()`. Peaks are
-    computed also while the plots are off.
+    The methods and attributes people type are those of bluesky's BestEffortCallback: `disable_plots() enable_plots()
+    disable_table() enable_table() disable_baseline() enable_baseline() disable_heading() enable_heading()
+    noplot_streams omit_single_point_plot overplot peaks plot_prune_fifo()`. Peaks are computed also while the plots are
+    off. It does not derive from that class, whose module brings pyplot along: half a second before each prompt.
 
     Args:
         fig_factory: Makes or finds the figure of a name; pyplot's by default.
-        options: What BestEffortCallback takes.
+        table_enabled: Print the table?
+        windows: What draws; windows with `fig_factory` by default.
     """
 
-    peaks: PeakResults
-    _start_doc: Any
-    _table: Any
-
-    def __init__(self, *, fig_factory: Callable[[str], Figure] | None = None, **options: Any) -> None:
-        # Without bluesky's "teleporter", which with Qt would carry also the table to the main thread.
-        super().__init__(fig_factory=fig_factory, use_teleporter=False, **options)
+    def __init__(
+        self,
+        *,
+        fig_factory: Callable[[str], Figure] | None = None,
+        table_enabled: bool = True,
+        windows: Windows | None = None,
+    ) -> None:
         self.peaks = PeakResults()
-        self.most_curves = MOST_CURVES
-        self.windows = Windows(self)
-        self._streams: dict[str, _Stream] = {}
+        self.noplot_streams = ["baseline"]
+        self.omit_single_point_plot = True
+        self.windows = windows or Windows(fig_factory)
+        self._heading_enabled = self._baseline_enabled = self._plots_enabled = True
+        self._table_enabled = table_enabled
         self._failed = False
+        self.clear()
+
+    @property
+    def overplot(self) -> bool:
+        """Draw the next scan of the same signals into the same window?"""
+        return self.windows.overplot
+
+    @overplot.setter
+    def overplot(self, on: bool) -> None:
+        self.windows.overplot = on
+
+    @property
+    def most_curves(self) -> int:
+        """How many scans a window keeps."""
+        return self.windows.most_curves
+
+    @most_curves.setter
+    def most_curves(self, count: int) -> None:
+        self.windows.most_curves = count
+
+    def enable_heading(self) -> None:
+        """Print scan number, time and uid at the top of a run."""
+        self._heading_enabled = True
+
+    def disable_heading(self) -> None:
+        """Print no scan number, time and uid at the top of a run."""
+        self._heading_enabled = False
+
+    def enable_table(self) -> None:
+        """Print hinted readings as a table."""
+        self._table_enabled = True
+
+    def disable_table(self) -> None:
+        """Print no table."""
+        self._table_enabled = False
+
+    def enable_baseline(self) -> None:
+        """Print hinted readings of the baseline."""
+        self._baseline_enabled = True
+
+    def disable_baseline(self) -> None:
+        """Print no readings of the baseline."""
+        self._baseline_enabled = False
+
+    def enable_plots(self) -> None:
+        """Plot hinted readings of all streams that are not in `noplot_streams`."""
+        self._plots_enabled = True
+
+    def disable_plots(self) -> None:
+        """Plot nothing."""
+        self._plots_enabled = False
 
     # --- documents, on the RunEngine's thread
 
@@ -216,13 +262,23 @@ class BestEffort(BestEffortCallback):
             logger.debug("live table and plot failed", exc_info=True)
 
     def start(self, doc: Any) -> None:
-        """Print the heading of a run."""
-        heading = self._heading_enabled
-        self._heading_enabled = heading and (self._table_enabled or self._baseline_enabled or self._plots_enabled)
-        try:
-            super().start(doc)
-        finally:
-            self._heading_enabled = heading
+        """Print the heading of a run, and see what it scans."""
+        self.clear()
+        self._start_doc = doc
+        dimensions = doc.get("hints", {}).get("dimensions")
+        if dimensions is not None and len({stream for _, stream in dimensions}) != 1:
+            logger.warning("the plot takes the motors for its axes: the hinted dimensions are of more than one stream")
+            dimensions = None
+        self._named_by_motors = dimensions is None
+        if dimensions is None:
+            dimensions = [([motor], "primary") for motor in doc.get("motors") or ()] or [(["time"], "primary")]
+        self.dim_fields = [fields[0] if fields else "time" for fields, _ in dimensions]
+        self.all_dim_fields = [field for fields, _ in dimensions for field in fields]
+        self.dim_stream = dimensions[0][1]
+        if self._heading_enabled and (self._table_enabled or self._baseline_enabled or self._plots_enabled):
+            moment = datetime.fromtimestamp(doc["time"], UTC)
+            print(f"\n\nTransient Scan ID: {doc.get('scan_id', '')}     Time: {moment:%Y-%m-%d %H:%M:%S}")
+            print(f"Persistent Unique Scan ID: '{doc['uid']}'")
 
     def descriptor(self, doc: Any) -> None:
         """Begin the table and the plot of a stream."""
@@ -231,9 +287,9 @@ class BestEffort(BestEffortCallback):
             self._stream_names_seen.add(name)
             if self._table_enabled:
                 print(f"New stream: {name!r}")
-        hinted = hinted_fields(doc)
-        if name == "primary" and self._cleanup_motor_heuristic:
-            self._cleanup_motor_heuristic = False
+        hinted = _hinted_fields(doc)
+        if name == "primary" and self._named_by_motors:
+            self._named_by_motors = False
             self.dim_fields = [field for motor in self.dim_fields for field in _fields_of(doc, motor)]
             self.all_dim_fields = self.dim_fields
         columns = [column for column in dict.fromkeys(hinted) if column not in self.all_dim_fields]
@@ -258,7 +314,8 @@ class BestEffort(BestEffortCallback):
         if not 0 < len(x) < 3 or not signals or stream in self.noplot_streams:
             return None
         label = str(self._start_doc.get("scan_id", ""))
-        plot = self._verify_plot_data(stream, list(signals))
+        single = self._start_doc.get("num_points") == 1 and stream == self.dim_stream
+        plot = self._plots_enabled and not (single and self.omit_single_point_plot)
         series = Series(x, signals, label, self._start_doc, plot)
         if plot:
             self.windows.add(series)
@@ -320,13 +377,17 @@ class BestEffort(BestEffortCallback):
 
     def clear(self) -> None:
         """Forget the last run; what is drawn of it stays."""
-        self._start_doc = None
-        self._stream_names_seen.clear()
-        self._streams.clear()
-        self._table = None
-        self.peaks.clear()
+        self._start_doc: Any = None
+        self._named_by_motors = False
+        self.dim_fields: list[str] = []
+        self.all_dim_fields: list[str] = []
+        self.dim_stream = "primary"
+        self._stream_names_seen: set[str] = set()
+        self._streams: dict[str, _Stream] = {}
+        self._table: Table | None = None
         self._buffer = StringIO()
         self._baseline_toggle = True
+        self.peaks.clear()
 
     # --- drawing, on the main thread
 
@@ -379,282 +440,16 @@ class _Stream:
     series: Series | None = None
 
 
+def _hinted_fields(descriptor: dict[str, Any]) -> list[str]:
+    """What the devices of a stream hint at; everything of those that do not hint."""
+    hints = descriptor.get("hints", {})
+    keys = descriptor["object_keys"]
+    return [field for name in keys for field in hints.get(name, {}).get("fields", keys[name])]
+
+
 def _fields_of(descriptor: dict[str, Any], motor: str) -> list[str]:
     """The fields that stand for a motor that is only named by the start document."""
     if motor == "time":
         return ["time"]
     hint = descriptor.get("hints", {}).get(motor, {})
     return list(hint.get("fields") or descriptor["object_keys"].get(motor, [motor]))
-
-
-class Windows:
-    """The figures of a session: one for each set of signals, used again by the next scan of the same.
-
-    `add` may be called from any thread, everything else is for the main thread.
-    """
-
-    def __init__(self, bec: BestEffort) -> None:
-        self._bec = bec
-        self._new: deque[Series] = deque()  # filled on the RunEngine's thread
-        self._curves: list[_Curve] = []
-        self._last: Figure | None = None
-        self._not_before = 0.0
-        self._drawing = False
-        self._laid_out: set[int] = set()
-
-    def add(self, series: Series) -> None:
-        """Have a series drawn from now on."""
-        self._new.append(series)
-
-    def draw(self, force: bool = False) -> None:
-        """Bring the figures up to date, at most ten times a second; see `BestEffort.draw`."""
-        if self._drawing or threading.current_thread() is not threading.main_thread():
-            return
-        ended = any(series.ended for series in list(self._new)) or any(
-            c.series.ended and c.series.wants_drawing for c in self._curves
-        )
-        if not (force or ended) and time.monotonic() < self._not_before:
-            return
-        self._drawing = True  # a window that reacts to the mouse may call for a drawing in the midst of this one
-        try:
-            self._draw(force)
-        except Exception as error:
-            # What could not be drawn once is not tried again; the next run has a plot again.
-            self._new.clear()
-            self._curves.clear()
-            if force:
-                raise
-            logger.warning("live plot failed (%s: %s); the run goes on without it", type(error).__name__, error)
-            logger.debug("live plot failed", exc_info=True)
-        finally:
-            self._drawing = False
-
-    def _draw(self, force: bool) -> None:
-        for _ in range(len(self._new)):
-            series = self._new.popleft()
-            if series.count:
-                self._open(series)
-            elif not series.ended:  # a run that ends without a point has no plot
-                self._new.append(series)
-        self._curves = [curve for curve in self._curves if curve.is_open()]
-        begin = time.monotonic()
-        figures = dict.fromkeys(curve.figure for curve in self._curves if curve.update())
-        if force and not figures and self._last is not None:
-            figures = dict.fromkeys([self._last])
-        for figure in figures:
-            self._show(figure, force)
-        if not figures:
-            self._keep_alive()
-        end = time.monotonic()
-        self._not_before = end + min(max(DRAW_INTERVAL, (end - begin) / DRAW_SHARE), LONGEST_INTERVAL)
-
-    def figure_of(self, signal: str | None) -> Figure:
-        """The figure drawn last, or the last one of `signal`."""
-        if signal is None and self._last is not None:
-            return self._last
-        for curve in reversed(self._curves):
-            if signal in curve.series.signals:
-                return curve.figure
-        raise UserError(f"there is no plot{'' if signal is None else f' of {signal!r}'} yet: run a scan first")
-
-    def prune(self, keep: int, x: str, signal: str) -> None:
-        """Keep the newest `keep` scans of a signal against x."""
-        drawn = [c for c in self._curves if c.series.x == (x,) and signal in c.series.signals and c.is_open()]
-        for curve in drawn[: max(0, len(drawn) - keep)]:
-            curve.remove(signal)
-        for curve in drawn[-1:]:
-            curve.figure.canvas.draw_idle()
-
-    def _open(self, series: Series) -> None:
-        bec, signals = self._bec, list(series.signals)
-        is_map = len(series.x) == 2
-        if is_map:
-            name = f"{' '.join(sorted(signals))} vs {' '.join(sorted(series.x))}"
-        else:
-            name = bec._get_figure_name(signals, list(series.x))  # noqa: SLF001  bluesky's naming of windows
-        figure = bec._fig_factory(name)  # noqa: SLF001
-        if is_map:  # which would hide the one below it
-            figure.clear()
-            self._laid_out.discard(id(figure))
-            figure.set_layout_engine("constrained")
-            self._curves = [curve for curve in self._curves if curve.figure is not figure]
-        axes = bec._generate_axes(signals, len(series.x), figure)  # noqa: SLF001
-        self._curves.append((_Map if is_map else _Line)(series, figure, dict(zip(signals, axes, strict=False))))
-        same = [curve for curve in self._curves if curve.figure is figure]
-        for old in same[: -bec.most_curves]:
-            old.remove()
-            self._curves.remove(old)
-        self._last = figure
-
-    def _show(self, figure: Figure, force: bool) -> None:
-        self._last = figure
-        has_window = _has_window(figure)
-        if not has_window and not force:
-            return
-        if has_window and id(figure) not in self._laid_out:
-            figure.show()
-        figure.canvas.draw()
-        if id(figure) not in self._laid_out:
-            # Laying out anew costs as much as drawing; once is enough.
-            self._laid_out.add(id(figure))
-            figure.set_layout_engine("none")
-        if has_window:
-            figure.canvas.flush_events()
-
-    def _keep_alive(self) -> None:
-        """Let an idle window react to the mouse."""
-        if self._last is not None and _has_window(self._last):
-            self._last.canvas.flush_events()
-
-
-def _has_window(figure: Figure) -> bool:
-    import matplotlib.pyplot as plt
-
-    interactive = getattr(figure.canvas, "required_interactive_framework", None) is not None
-    return interactive and figure.number in plt.get_fignums()
-
-
-class _Curve:
-    """What one run has drawn into a figure."""
-
-    def __init__(self, series: Series, figure: Figure, axes: dict[str, Axes]) -> None:
-        self.series = series
-        self.figure = figure
-        self.axes = axes
-        self.artists: dict[str, list[Any]] = {signal: [] for signal in axes}
-        self.open()
-
-    def open(self) -> None:
-        """Make the artists."""
-        raise NotImplementedError
-
-    def refresh(self, ended: bool) -> None:
-        """Give the artists the numbers collected so far, and the marks if the run has ended."""
-        raise NotImplementedError
-
-    def update(self) -> bool:
-        """Bring the artists up to date; False if there was nothing to do."""
-        if not self.series.wants_drawing:
-            return False
-        count, ended = self.series.count, self.series.ended  # more may come meanwhile
-        self.refresh(ended)
-        self.series.drawn, self.series.finished = count, ended
-        return True
-
-    def is_open(self) -> bool:
-        """Is the figure still there?"""
-        import matplotlib.pyplot as plt
-
-        number = getattr(self.figure, "number", None)
-        return number is None or plt.fignum_exists(number)
-
-    def remove(self, signal: str | None = None) -> None:
-        """Take this run out of the figure, or one signal of it."""
-        for name in self.artists if signal is None else [signal]:
-            for artist in self.artists[name]:
-                artist.remove()
-            self.artists[name] = []
-            axes = self.axes[name]
-            axes.relim(visible_only=True)
-            axes.autoscale_view()
-            _legend(axes)
-
-
-def _legend(axes: Axes, corner: Corner = "upper right") -> None:
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc=corner, title="scan")  # not "best", which looks at every point, each time
-    elif (legend := axes.get_legend()) is not None:
-        legend.remove()
-
-
-class _Line(_Curve):
-    """Signals against what is scanned, or against time."""
-
-    def open(self) -> None:
-        (x,) = self.series.x
-        last = list(self.axes.values())[-1]
-        for signal, axes in self.axes.items():
-            (line,) = axes.plot([], [], ".-", label=self.series.label)
-            self.artists[signal] = [line]
-            axes.set_ylabel(signal)
-            axes.set_xlabel(("time (s)" if x == "time" else x) if axes is last else "")
-            axes.margins(0.05)
-            _legend(axes)
-
-    def refresh(self, ended: bool) -> None:
-        for signal, axes in self.axes.items():
-            if not self.artists[signal]:
-                continue
-            line = self.artists[signal][0]
-            line.set_data(*self.series.arrays(self.series.x[0], signal))
-            if ended:
-                self._mark(signal, axes, line.get_color())
-                _legend(axes, self._free_corner(*line.get_data()))
-            axes.relim(visible_only=True)
-            axes.autoscale_view()
-
-    def _mark(self, signal: str, axes: Axes, color: Any) -> None:
-        """Mark the peak's centre, if there is one."""
-        statistics = self.series.statistics.get(signal)
-        if statistics is not None and statistics.cen is not None:
-            mark = axes.axvline(statistics.cen, color=color, linestyle=":", linewidth=1)
-            self.artists[signal].append(mark)
-            self.artists[signal][0].set_label(f"{self.series.label}: cen {statistics.cen:.5g}")
-
-    @staticmethod
-    def _free_corner(x: np.ndarray, y: np.ndarray) -> Corner:
-        """The upper corner that the highest point is farther from."""
-        if not np.any(np.isfinite(y)):
-            return "upper right"
-        highest = x[np.nanargmax(y)]
-        return "upper left" if highest > (np.nanmin(x) + np.nanmax(x)) / 2 else "upper right"
-
-
-class _Map(_Curve):
-    """Signals on a plane: an image where the plan says it goes over a grid, else coloured points."""
-
-    def open(self) -> None:
-        slow, fast = self.series.x
-        self._image = self._grid()
-        for signal, axes in self.axes.items():
-            if self._image is not None:
-                shape, extent = self._image
-                artist = axes.imshow(np.full(shape, np.nan), extent=extent, origin="lower", aspect="auto")
-            else:
-                artist = axes.scatter([], [], c=[])
-            self.artists[signal] = [artist]
-            axes.set_xlabel(fast if self._image is not None else slow)
-            axes.set_ylabel(slow if self._image is not None else fast)
-            axes.set_title(f"{signal}, scan {self.series.label}")
-            self.figure.colorbar(artist, ax=axes)
-
-    def _grid(self) -> tuple[tuple[int, int], tuple[float, float, float, float]] | None:
-        """Shape (slow, fast) and the extent of the image; None without a rectilinear grid."""
-        start = self.series.start
-        if start.get("hints", {}).get("gridding") != "rectilinear" or "shape" not in start or "extents" not in start:
-            return None
-        slow, fast = start["shape"]
-        (y0, y1), (x0, x1) = start["extents"]
-        half_x, half_y = (x1 - x0) / max(1, fast - 1) / 2, (y1 - y0) / max(1, slow - 1) / 2
-        return (slow, fast), (x0 - half_x, x1 + half_x, y0 - half_y, y1 + half_y)
-
-    def refresh(self, ended: bool) -> None:
-        for signal, axes in self.axes.items():
-            if not self.artists[signal]:
-                continue
-            artist = self.artists[signal][0]
-            slow, fast, values = self.series.arrays(*self.series.x, signal)
-            if self._image is not None:
-                shape, (left, right, bottom, top) = self._image
-                image = np.full(shape, np.nan)
-                rows = np.clip((slow - bottom) / ((top - bottom) or 1.0) * shape[0], 0, shape[0] - 1).astype(int)
-                cols = np.clip((fast - left) / ((right - left) or 1.0) * shape[1], 0, shape[1] - 1).astype(int)
-                image[rows, cols] = values
-                artist.set_data(image)
-            else:
-                artist.set_offsets(np.column_stack([slow, fast]))
-                artist.set_array(values)
-                axes.update_datalim(np.column_stack([slow, fast]))
-                axes.autoscale_view()
-            if np.any(np.isfinite(values)):
-                artist.set_clim(np.nanmin(values), np.nanmax(values))

@@ -254,7 +254,7 @@ def test_drawn_on_the_main_thread_while_the_plan_runs_and_not_too_often(bec, gui
 
 
 def test_a_plot_that_fails_is_told_once_and_the_next_run_has_one(record, bec, feed, caplog, monkeypatch):
-    from instrument.callbacks import live
+    from instrument.callbacks import windows as live
 
     refresh = live._Line.refresh
     monkeypatch.setattr(live._Line, "refresh", lambda *_: 1 / 0)

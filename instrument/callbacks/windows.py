@@ -1,0 +1,344 @@
+"""The windows of the live plot: figures, curves and maps. Everything here but `Windows.add` is for the main thread.
+
+matplotlib.pyplot, half a second of import, is loaded by the first drawing, or behind the prompt.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from instrument.config.errors import UserError
+from instrument.config.names import LOGGER_NAME
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from instrument.callbacks.live import Series
+
+logger = logging.getLogger(LOGGER_NAME)
+
+DRAW_INTERVAL = 0.1  # s between two drawings at the least
+DRAW_SHARE = 0.2  # of the time at the most
+LONGEST_INTERVAL = 1.0  # s, however long a drawing takes
+MOST_CURVES = 8  # scans in one window; older ones are taken away
+AXES_INCHES = 5  # the side of one pair of axes, as bluesky has it
+Corner = Literal["upper left", "upper right"]
+
+
+def _pyplot() -> Any:
+    import matplotlib.pyplot as plt
+
+    return plt
+
+
+class Windows:
+    """The figures of a session: one for each set of signals, used again by the next scan of the same.
+
+    `add` may be called from any thread, everything else is for the main thread.
+
+    Args:
+        fig_factory: Makes or finds the figure of a name; pyplot's by default.
+        pyplot: Gives matplotlib.pyplot; where a thread of this process may be importing it, the way to wait for that.
+
+    Attributes:
+        overplot: Draw the next scan of the same signals into the same window?
+        most_curves: How many scans a window keeps.
+    """
+
+    def __init__(self, fig_factory: Callable[[str], Figure] | None = None, pyplot: Callable[[], Any] = _pyplot) -> None:
+        self.overplot = True
+        self.most_curves = MOST_CURVES
+        self._pyplot = pyplot
+        self._fig_factory = fig_factory or self._figure
+        self._new: deque[Series] = deque()  # filled on the RunEngine's thread
+        self._curves: list[_Curve] = []
+        self._last: Figure | None = None
+        self._not_before = 0.0
+        self._drawing = False
+        self._laid_out: set[int] = set()
+
+    def add(self, series: Series) -> None:
+        """Have a series drawn from now on."""
+        self._new.append(series)
+
+    def draw(self, force: bool = False) -> None:
+        """Bring the figures up to date, at most ten times a second."""
+        if self._drawing or threading.current_thread() is not threading.main_thread():
+            return
+        ended = any(series.ended for series in list(self._new)) or any(
+            c.series.ended and c.series.wants_drawing for c in self._curves
+        )
+        if not (force or ended) and time.monotonic() < self._not_before:
+            return
+        self._drawing = True  # a window that reacts to the mouse may call for a drawing in the midst of this one
+        try:
+            self._draw(force)
+        except Exception as error:
+            # What could not be drawn once is not tried again; the next run has a plot again.
+            self._new.clear()
+            self._curves.clear()
+            if force:
+                raise
+            logger.warning("live plot failed (%s: %s); the run goes on without it", type(error).__name__, error)
+            logger.debug("live plot failed", exc_info=True)
+        finally:
+            self._drawing = False
+
+    def _draw(self, force: bool) -> None:
+        for _ in range(len(self._new)):
+            series = self._new.popleft()
+            if series.count:
+                self._open(series)
+            elif not series.ended:  # a run that ends without a point has no plot
+                self._new.append(series)
+        self._curves = [curve for curve in self._curves if curve.is_open()]
+        begin = time.monotonic()
+        figures = dict.fromkeys(curve.figure for curve in self._curves if curve.update())
+        if force and not figures and self._last is not None:
+            figures = dict.fromkeys([self._last])
+        for figure in figures:
+            self._show(figure, force)
+        if not figures:
+            self._keep_alive()
+        end = time.monotonic()
+        self._not_before = end + min(max(DRAW_INTERVAL, (end - begin) / DRAW_SHARE), LONGEST_INTERVAL)
+
+    def figure_of(self, signal: str | None) -> Figure:
+        """The figure drawn last, or the last one of `signal`."""
+        if signal is None and self._last is not None:
+            return self._last
+        for curve in reversed(self._curves):
+            if signal in curve.series.signals:
+                return curve.figure
+        raise UserError(f"there is no plot{'' if signal is None else f' of {signal!r}'} yet: run a scan first")
+
+    def prune(self, keep: int, x: str, signal: str) -> None:
+        """Keep the newest `keep` scans of a signal against x."""
+        drawn = [c for c in self._curves if c.series.x == (x,) and signal in c.series.signals and c.is_open()]
+        for curve in drawn[: max(0, len(drawn) - keep)]:
+            curve.remove(signal)
+        for curve in drawn[-1:]:
+            curve.figure.canvas.draw_idle()
+
+    def _open(self, series: Series) -> None:
+        signals = list(series.signals)
+        is_map = len(series.x) == 2
+        name = f"{' '.join(sorted(signals))} vs {' '.join(sorted(series.x))}"
+        if not is_map and not self.overplot:
+            name = self._unused(name)
+        figure = self._fig_factory(name)
+        if is_map:  # which would hide the one below it
+            figure.clear()
+            self._laid_out.discard(id(figure))
+            figure.set_layout_engine("constrained")
+            self._curves = [curve for curve in self._curves if curve.figure is not figure]
+        axes = figure.axes or _make_axes(figure, len(signals), share_y=is_map)
+        self._curves.append((_Map if is_map else _Line)(series, figure, dict(zip(signals, axes, strict=False))))
+        same = [curve for curve in self._curves if curve.figure is figure]
+        for old in same[: -self.most_curves]:
+            old.remove()
+            self._curves.remove(old)
+        self._last = figure
+
+    def _figure(self, name: str) -> Figure:
+        return self._pyplot().figure(name, layout="constrained")
+
+    def _unused(self, name: str) -> str:
+        """`name`, with the first number behind it that no window has."""
+        taken, number, candidate = set(self._pyplot().get_figlabels()), 1, name
+        while candidate in taken:
+            number += 1
+            candidate = f"{name} {number}"
+        return candidate
+
+    def _show(self, figure: Figure, force: bool) -> None:
+        self._last = figure
+        has_window = _has_window(figure)
+        if not has_window and not force:
+            return
+        if has_window and id(figure) not in self._laid_out:
+            figure.show()
+        figure.canvas.draw()
+        if id(figure) not in self._laid_out:
+            # Laying out anew costs as much as drawing; once is enough.
+            self._laid_out.add(id(figure))
+            figure.set_layout_engine("none")
+        if has_window:
+            figure.canvas.flush_events()
+
+    def _keep_alive(self) -> None:
+        """Let an idle window react to the mouse."""
+        if self._last is not None and _has_window(self._last):
+            self._last.canvas.flush_events()
+
+
+def _make_axes(figure: Figure, count: int, *, share_y: bool) -> list[Axes]:
+    """One pair of axes for each signal: up to four in a column, more in as square a block as they fill."""
+    columns = 1 if count < 5 else math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    figure.set_size_inches(columns * AXES_INCHES, rows * AXES_INCHES)
+    grid = figure.subplots(rows, columns, sharex=True, sharey=share_y, squeeze=False)
+    for axes in grid.flat[count:]:
+        axes.remove()
+    for column in range(columns):  # the lowest of each column names its ticks
+        lowest = max(row for row in range(rows) if row * columns + column < count)
+        grid[lowest, column].tick_params(axis="x", labelbottom=True)
+    return figure.axes
+
+
+def _has_window(figure: Figure) -> bool:
+    interactive = getattr(figure.canvas, "required_interactive_framework", None) is not None
+    return interactive and figure.number in _pyplot().get_fignums()
+
+
+class _Curve:
+    """What one run has drawn into a figure."""
+
+    def __init__(self, series: Series, figure: Figure, axes: dict[str, Axes]) -> None:
+        self.series = series
+        self.figure = figure
+        self.axes = axes
+        self.artists: dict[str, list[Any]] = {signal: [] for signal in axes}
+        self.open()
+
+    def open(self) -> None:
+        """Make the artists."""
+        raise NotImplementedError
+
+    def refresh(self, ended: bool) -> None:
+        """Give the artists the numbers collected so far, and the marks if the run has ended."""
+        raise NotImplementedError
+
+    def update(self) -> bool:
+        """Bring the artists up to date; False if there was nothing to do."""
+        if not self.series.wants_drawing:
+            return False
+        count, ended = self.series.count, self.series.ended  # more may come meanwhile
+        self.refresh(ended)
+        self.series.drawn, self.series.finished = count, ended
+        return True
+
+    def is_open(self) -> bool:
+        """Is the figure still there?"""
+        number = getattr(self.figure, "number", None)
+        return number is None or _pyplot().fignum_exists(number)
+
+    def remove(self, signal: str | None = None) -> None:
+        """Take this run out of the figure, or one signal of it."""
+        for name in self.artists if signal is None else [signal]:
+            for artist in self.artists[name]:
+                artist.remove()
+            self.artists[name] = []
+            axes = self.axes[name]
+            axes.relim(visible_only=True)
+            axes.autoscale_view()
+            _legend(axes)
+
+
+def _legend(axes: Axes, corner: Corner = "upper right") -> None:
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc=corner, title="scan")  # not "best", which looks at every point, each time
+    elif (legend := axes.get_legend()) is not None:
+        legend.remove()
+
+
+class _Line(_Curve):
+    """Signals against what is scanned, or against time."""
+
+    def open(self) -> None:
+        (x,) = self.series.x
+        last = list(self.axes.values())[-1]
+        for signal, axes in self.axes.items():
+            (line,) = axes.plot([], [], ".-", label=self.series.label)
+            self.artists[signal] = [line]
+            axes.set_ylabel(signal)
+            axes.set_xlabel(("time (s)" if x == "time" else x) if axes is last else "")
+            axes.margins(0.05)
+            _legend(axes)
+
+    def refresh(self, ended: bool) -> None:
+        for signal, axes in self.axes.items():
+            if not self.artists[signal]:
+                continue
+            line = self.artists[signal][0]
+            line.set_data(*self.series.arrays(self.series.x[0], signal))
+            if ended:
+                self._mark(signal, axes, line.get_color())
+                _legend(axes, self._free_corner(*line.get_data()))
+            axes.relim(visible_only=True)
+            axes.autoscale_view()
+
+    def _mark(self, signal: str, axes: Axes, color: Any) -> None:
+        """Mark the peak's centre, if there is one."""
+        statistics = self.series.statistics.get(signal)
+        if statistics is not None and statistics.cen is not None:
+            mark = axes.axvline(statistics.cen, color=color, linestyle=":", linewidth=1)
+            self.artists[signal].append(mark)
+            self.artists[signal][0].set_label(f"{self.series.label}: cen {statistics.cen:.5g}")
+
+    @staticmethod
+    def _free_corner(x: np.ndarray, y: np.ndarray) -> Corner:
+        """The upper corner that the highest point is farther from."""
+        if not np.any(np.isfinite(y)):
+            return "upper right"
+        highest = x[np.nanargmax(y)]
+        return "upper left" if highest > (np.nanmin(x) + np.nanmax(x)) / 2 else "upper right"
+
+
+class _Map(_Curve):
+    """Signals on a plane: an image where the plan says it goes over a grid, else coloured points."""
+
+    def open(self) -> None:
+        slow, fast = self.series.x
+        self._image = self._grid()
+        for signal, axes in self.axes.items():
+            if self._image is not None:
+                shape, extent = self._image
+                artist = axes.imshow(np.full(shape, np.nan), extent=extent, origin="lower", aspect="auto")
+            else:
+                artist = axes.scatter([], [], c=[])
+            self.artists[signal] = [artist]
+            axes.set_xlabel(fast if self._image is not None else slow)
+            axes.set_ylabel(slow if self._image is not None else fast)
+            axes.set_title(f"{signal}, scan {self.series.label}")
+            self.figure.colorbar(artist, ax=axes)
+
+    def _grid(self) -> tuple[tuple[int, int], tuple[float, float, float, float]] | None:
+        """Shape (slow, fast) and the extent of the image; None without a rectilinear grid."""
+        start = self.series.start
+        if start.get("hints", {}).get("gridding") != "rectilinear" or "shape" not in start or "extents" not in start:
+            return None
+        slow, fast = start["shape"]
+        (y0, y1), (x0, x1) = start["extents"]
+        half_x, half_y = (x1 - x0) / max(1, fast - 1) / 2, (y1 - y0) / max(1, slow - 1) / 2
+        return (slow, fast), (x0 - half_x, x1 + half_x, y0 - half_y, y1 + half_y)
+
+    def refresh(self, ended: bool) -> None:
+        for signal, axes in self.axes.items():
+            if not self.artists[signal]:
+                continue
+            artist = self.artists[signal][0]
+            slow, fast, values = self.series.arrays(*self.series.x, signal)
+            if self._image is not None:
+                shape, (left, right, bottom, top) = self._image
+                image = np.full(shape, np.nan)
+                rows = np.clip((slow - bottom) / ((top - bottom) or 1.0) * shape[0], 0, shape[0] - 1).astype(int)
+                cols = np.clip((fast - left) / ((right - left) or 1.0) * shape[1], 0, shape[1] - 1).astype(int)
+                image[rows, cols] = values
+                artist.set_data(image)
+            else:
+                artist.set_offsets(np.column_stack([slow, fast]))
+                artist.set_array(values)
+                axes.update_datalim(np.column_stack([slow, fast]))
+                axes.autoscale_view()
+            if np.any(np.isfinite(values)):
+                artist.set_clim(np.nanmin(values), np.nanmax(values))
