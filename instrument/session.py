@@ -403,14 +403,13 @@ class Session:
     def _close_at_exit(self) -> None:
         """Close, in a process that ends by itself.
 
-        Writing the last files may import h5py, whose own clean-up the interpreter would not run any more, since it was
-        registered while those of others run: the process would end by a segmentation fault.
+        Where h5py was imported only now, to write the last files or behind the prompt, its own clean-up is registered
+        too late to be run, without which HDF5's ends the process by a segmentation fault; twice does no harm.
         """
-        loaded = "h5py" in sys.modules
         self.close()
-        if loaded or "h5py" not in sys.modules:
-            return  # those that ran before us would run again
-        atexit._run_exitfuncs()  # noqa: SLF001  as multiprocessing does; what was registered last goes first
+        clean_up = getattr(sys.modules.get("h5py"), "_unregister_converters", None)
+        if clean_up is not None:
+            clean_up()
 
     def __enter__(self) -> Self:
         return self.open()

@@ -40,7 +40,7 @@ print(json.dumps({
     "events": events,
     "threads": threading.active_count(),
     "handlers": {n: len(logging.getLogger(n).handlers) for n in ("", "bluesky-session", "bluesky", "ophyd")},
-    "path_or_signals_changed": before != after,
+    "path_and_signals": [before, after],
     "modules": [n for n, m in sys.modules.items() if getattr(m, "__spec__", None) is not None],
 }))
 """
@@ -95,5 +95,5 @@ def test_importing_configures_no_logging(both):
 
 
 def test_importing_changes_neither_the_path_nor_the_signals(both):
-    ours, _, _ = both
-    assert not ours["path_or_signals_changed"]
+    ours, theirs, _ = both  # setuptools, which epicscorelibs imports, adds to the path
+    assert ours["path_and_signals"] == theirs["path_and_signals"]

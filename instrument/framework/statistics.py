@@ -169,7 +169,8 @@ def _times(value: float | None, factor: float) -> float | None:
 
 def _sorted_and_merged(x: Array, y: Array) -> tuple[Array, Array]:
     places, which = np.unique(x, return_inverse=True)
-    return places, np.bincount(which, weights=y) / np.bincount(which)
+    counts = np.bincount(which)
+    return places, np.bincount(which, weights=y / counts[which])  # in this order no sum exceeds a float's range
 
 
 def _binned(x: Array, y: Array, most: int) -> tuple[Array, Array]:
