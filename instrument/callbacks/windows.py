@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
+from weakref import WeakKeyDictionary, WeakSet
 
 import numpy as np
 
@@ -64,7 +65,8 @@ class Windows:
         self._last: Figure | None = None
         self._not_before = 0.0
         self._drawing = False
-        self._laid_out: set[int] = set()
+        self._laid_out: WeakKeyDictionary[Figure, list[int] | None] = WeakKeyDictionary()  # with its labels' lengths
+        self._shown: WeakSet[Figure] = WeakSet()
 
     def add(self, series: Series) -> None:
         """Have a series drawn from now on."""
@@ -102,11 +104,13 @@ class Windows:
                 self._new.append(series)
         self._curves = [curve for curve in self._curves if curve.is_open()]
         begin = time.monotonic()
-        figures = dict.fromkeys(curve.figure for curve in self._curves if curve.update())
+        updated = [curve for curve in self._curves if curve.update()]
+        figures = {curve.figure: False for curve in updated}
+        figures |= {curve.figure: True for curve in updated if curve.series.finished}
         if force and not figures and self._last is not None:
-            figures = dict.fromkeys([self._last])
-        for figure in figures:
-            self._show(figure, force)
+            figures = {self._last: True}
+        for figure, ended in figures.items():
+            self._show(figure, force, ended)
         if not figures:
             self._keep_alive()
         end = time.monotonic()
@@ -138,8 +142,7 @@ class Windows:
         figure = self._fig_factory(name)
         if is_map:  # which would hide the one below it
             figure.clear()
-            self._laid_out.discard(id(figure))
-            figure.set_layout_engine("constrained")
+            self._lay_out(figure)
             self._curves = [curve for curve in self._curves if curve.figure is not figure]
         axes = figure.axes or _make_axes(figure, len(signals), share_y=is_map)
         self._curves.append((_Map if is_map else _Line)(series, figure, dict(zip(signals, axes, strict=False))))
@@ -160,20 +163,31 @@ class Windows:
             candidate = f"{name} {number}"
         return candidate
 
-    def _show(self, figure: Figure, force: bool) -> None:
+    def _show(self, figure: Figure, force: bool, ended: bool) -> None:
         self._last = figure
         has_window = _has_window(figure)
         if not has_window and not force:
             return
-        if has_window and id(figure) not in self._laid_out:
-            figure.show()
+        if figure not in self._shown:
+            self._shown.add(figure)
+            if has_window:
+                figure.show()
+            figure.canvas.mpl_connect("resize_event", lambda _event: self._lay_out(figure))
+        if ended or self._laid_out.get(figure) is None:
+            self._lay_out(figure)
         figure.canvas.draw()
-        if id(figure) not in self._laid_out:
-            # Laying out anew costs as much as drawing; once is enough.
-            self._laid_out.add(id(figure))
-            figure.set_layout_engine("none")
+        # Laying out anew costs as much as drawing: only at the end, and where labels have become longer or shorter.
+        lengths = [max(len(label.get_text()) for label in axes.get_yticklabels()) for axes in figure.axes]
+        laid_out = self._laid_out.get(figure) or lengths
+        self._laid_out[figure] = lengths if lengths == laid_out else None
+        figure.set_layout_engine("none")
         if has_window:
             figure.canvas.flush_events()
+
+    def _lay_out(self, figure: Figure) -> None:
+        """Have the next drawing place axes and labels."""
+        figure.set_layout_engine("constrained")
+        self._laid_out[figure] = None
 
     def _keep_alive(self) -> None:
         """Let an idle window react to the mouse."""

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from bluesky.callbacks.best_effort import BestEffortCallback
 from bluesky.callbacks.core import LiveTable
+from matplotlib.backend_bases import ResizeEvent
 from ophyd import Component as Cpt
 from ophyd import Device, Kind, Signal
 from ophyd.sim import det, det2, det4, motor, motor1, motor2, noisy_det
@@ -310,6 +311,36 @@ def test_what_is_drawn_is_what_was_measured(record, bec, feed):
     ((line,),) = lines_of("det vs motor")
     assert list(line.get_xdata()) == pytest.approx(list(np.linspace(-5, 5, 11)))
     assert list(line.get_ydata()) == pytest.approx(list(np.exp(-(np.linspace(-5, 5, 11) ** 2) / 2)))
+
+
+def assert_nothing_is_cut_off(label):
+    import matplotlib.pyplot as plt
+
+    figure = plt.figure(label)
+    for axes in figure.axes:
+        box = axes.get_tightbbox().transformed(figure.transFigure.inverted())
+        assert min(box.x0, box.y0) >= 0
+        assert max(box.x1, box.y1) <= 1
+
+
+def test_labels_stay_in_the_picture_while_numbers_grow_and_windows_shrink(record, bec, gui):
+    import matplotlib.pyplot as plt
+
+    documents = record(bp.scan([det], motor, -5, 5, 21))
+    events = [doc for name, doc in documents if name == "event"]
+    for number, event in enumerate(events):
+        event["data"]["det"] = 10.0**number / 1e9
+    for name, doc in documents:
+        bec(name, doc)
+        bec.draw(force=True)
+        bec.draw(force=True)  # what the first found too long is placed by the next, a tenth of a second later
+        if name == "event":
+            assert_nothing_is_cut_off("det vs motor")
+    figure = plt.figure("det vs motor")
+    figure.set_size_inches(3, 2)
+    figure.canvas.callbacks.process("resize_event", ResizeEvent("resize_event", figure.canvas))
+    figure.canvas.draw()  # as the window does by itself
+    assert_nothing_is_cut_off("det vs motor")
 
 
 def test_a_grid_is_an_image_with_each_value_at_its_place(record, bec, feed):
