@@ -40,7 +40,7 @@ logger = logging.getLogger(LOGGER_NAME)
 # Names that a session gives to its user beside the devices; a device may not take one of them.
 NAMES = (
     "RE", "cat", "db", "sd", "bec", "peaks", "bp", "bps", "bpp", "oregistry",
-    "specwriter", "newSpecFile", "spec_comment",
+    "specwriter", "newSpecFile", "spec_comment", "nxwriter",
     "lup", "two_pass_scan", "findpeak_multipass", "repeat_findpeak", "change_noisy_parameters",
 )  # fmt: skip
 
@@ -301,6 +301,7 @@ class Session:
 
     def _open_callbacks(self) -> None:
         """Live table and plot, and the files that are written behind each run."""
+        from instrument.callbacks.nexus import NexusWriter
         from instrument.callbacks.spec import SpecWriter
         from instrument.framework.catalog import mongodb_of
 
@@ -309,6 +310,16 @@ class Session:
         if self.config.spec.enabled:
             self.outbox.add(self.specwriter)
             self.specwriter.announce()
+        self.nxwriter = NexusWriter(
+            self.config.nexus,
+            self.data_directory / self.config.nexus.directory,
+            is_live=self.journal.is_open,
+            enable=lambda: self.outbox.add(self.nxwriter),
+            wait=self.wait_for_files,
+            before_writing=lambda: self.importer.need("apstools.utils"),
+        )
+        if self.config.nexus.enabled:
+            self.outbox.add(self.nxwriter)
         if databases := mongodb_of(self.config):
             from instrument.callbacks.mongo import MongoWriter
 
@@ -338,7 +349,7 @@ class Session:
 
         names: dict[str, Any] = {
             name: getattr(self, name)
-            for name in ("RE", "cat", "db", "sd", "bec", "bp", "bps", "bpp", "oregistry", "specwriter")
+            for name in ("RE", "cat", "db", "sd", "bec", "bp", "bps", "bpp", "oregistry", "specwriter", "nxwriter")
         }
         names["peaks"] = self.bec.peaks
         names["newSpecFile"] = self.specwriter.newSpecFile

@@ -91,6 +91,10 @@ class Journal:
                 return
             self._append(name, document)
 
+    def is_open(self, uid: str) -> bool:
+        """Whether this session is recording a run."""
+        return uid in self._open
+
     def _start(self, document: Mapping[str, Any]) -> None:
         self._finish_late_stops()
         path = run_path(self.directory, document)

@@ -429,7 +429,7 @@ class Outbox:
         heals = not gone and (
             isinstance(error, OSError) or isinstance(error.__cause__, OSError) or getattr(error, "transient", False)
         )
-        give_up = gone or (not heals and attempts >= _ATTEMPTS)
+        give_up = gone or getattr(error, "final", False) or (not heals and attempts >= _ATTEMPTS)
         reason = f"{job.path} is gone" if gone else _one_line(error)
         with self._changed:
             self._busy.pop(consumer.name, None)

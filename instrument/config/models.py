@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from datetime import datetime
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from instrument.config.errors import nearest
 
 Level = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 RelativePath = Annotated[Path, Field(strict=False)]
@@ -71,6 +74,106 @@ class Spec(Model):
     enabled: bool = Field(default=True, description="write each run to a SPEC file")
 
 
+PATTERN_SAMPLE: dict[str, Any] = {
+    "scan_id": 1,
+    "plan_name": "scan",
+    "uid": "c888d282-1094-403b-baff-3781057ff087",
+    "time": datetime(2022, 8, 12, 17, 27, 38),
+    "beamline_id": "virtual_beamline",
+    "instrument_name": "class_2021_03",
+    "proposal_id": "training",
+}
+
+
+class NexusSource(Model):
+    """`/entry/instrument/source`; what is not given stays as apstools writes it."""
+
+    name: str | None = Field(default=None, description="the facility's name")
+    short_name: str | None = Field(default=None, description="its abbreviation")
+    type: (
+        Literal[
+            "Spallation Neutron Source", "Pulsed Reactor Neutron Source", "Reactor Neutron Source",
+            "Synchrotron X-ray Source", "Pulsed Muon Source", "Rotating Anode X-ray", "Fixed Tube X-ray", "UV Laser",
+            "Free-Electron Laser", "Optical Laser", "Ion Source", "UV Plasma Source",
+        ]
+        | None
+    ) = Field(default=None, description="of the kinds that NXsource knows")  # fmt: skip
+    probe: (
+        Literal["neutron", "x-ray", "muon", "electron", "ultraviolet", "visible light", "positron", "proton"] | None
+    ) = Field(default=None, description="of the kinds that NXsource knows")
+    energy: float | None = Field(default=None, description="GeV, of the stored particles")
+    current: str | None = Field(default=None, description="data key of the stored current")
+
+
+class NexusMonochromator(Model):
+    """`/entry/instrument/monochromator`: data keys of signals in the baseline, or in the primary stream."""
+
+    energy: str | None = Field(default=None, description="data key of the energy")
+    wavelength: str | None = Field(default=None, description="data key of the wavelength")
+
+
+class NexusSample(Model):
+    """`/entry/sample`. `sample` in a run's metadata, a text or a dictionary of these and further fields, comes first."""
+
+    name: str | None = Field(default=None, description="the sample's name")
+    description: str | None = Field(default=None, description="in words")
+    chemical_formula: str | None = Field(default=None, description="in the order of CIF: C, H, then the alphabet")
+    temperature: str | None = Field(default=None, description="data key of its temperature")
+    rotation_angle: str | None = Field(default=None, description="data key of its rotation")
+    x_translation: str | None = Field(default=None, description="data key of its translation")
+
+
+class NexusUser(Model):
+    """`/entry/contact`."""
+
+    name: str | None = Field(default=None, description="who to ask")
+    affiliation: str | None = Field(default=None, description="where that person works")
+    email: str | None = Field(default=None, description="an address")
+    role: str | None = Field(default=None, description="`contact` if not given")
+    facility_user_id: str | None = Field(default=None, description="badge number, ORCID, ...")
+
+
+class Nexus(Model):
+    """NeXus data files: each run an HDF5 file, written behind the run."""
+
+    enabled: bool = Field(default=False, description="write each run to a NeXus file")
+    directory: RelativePath = Field(default=Path(), description="relative to the data directory, unless absolute")
+    pattern: str = Field(
+        default="{scan_id:05d}-{plan_name}-{uid:.7}.hdf",
+        description="file names; fields are scan_id, plan_name, uid, time (as {time:%Y-%m}), beamline_id, "
+        "instrument_name, proposal_id; `/` makes directories",
+    )
+    writer: str = Field(
+        default="apstools.callbacks.NXWriter",
+        pattern=r"^([A-Za-z_]\w*\.)+[A-Za-z_]\w*$",
+        description="the class that lays out the file: apstools' NXWriter, NXWriterAPS, or a subclass of one's own",
+    )
+    warn_on_missing_content: bool = Field(default=False, description="log what a run lacks of what apstools looks for")
+    source: NexusSource = Field(default_factory=NexusSource, description="the source")
+    monochromator: NexusMonochromator = Field(default_factory=NexusMonochromator, description="the monochromator")
+    sample: NexusSample = Field(default_factory=NexusSample, description="the sample, where a run does not name it")
+    user: NexusUser = Field(default_factory=NexusUser, description="the person to ask")
+
+    @field_validator("pattern")
+    @classmethod
+    def _makes_file_names(cls, pattern: str) -> str:
+        try:
+            name = pattern.format(**PATTERN_SAMPLE)
+        except KeyError as error:
+            field = str(error.args[0])
+            close = nearest(field, PATTERN_SAMPLE)
+            hint = f"; did you mean {close!r}?" if close else f"; there are {', '.join(PATTERN_SAMPLE)}"
+            raise ValueError(f"there is no field {field!r}{hint}") from None
+        except (ValueError, IndexError, AttributeError, TypeError) as error:
+            raise ValueError(f"makes no file name ({error})") from None
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or not path.name or name.endswith("/"):
+            raise ValueError("must make the name of a file in `directory`")
+        if "{uid" not in pattern and "{scan_id" not in pattern and "{time" not in pattern:
+            raise ValueError("gives every run the same file: name scan_id, uid or time")
+        return pattern
+
+
 class Live(Model):
     """What is shown while a run goes on."""
 
@@ -90,6 +193,7 @@ class _Settings(Model):
     journal: Journal = Field(default_factory=Journal, description="the durable record")
     logging: Logging = Field(default_factory=Logging, description="log levels and rotation")
     spec: Spec = Field(default_factory=Spec, description="SPEC files")
+    nexus: Nexus = Field(default_factory=Nexus, description="NeXus files")
     live: Live = Field(default_factory=Live, description="live table and plot")
     shortcuts: dict[str, str] = Field(default_factory=dict, description="exported name: dotted path from a device")
 
