@@ -283,7 +283,7 @@ def file_name(pattern: str, start: Mapping[str, Any]) -> str:
         pattern: See `config.models.Nexus`.
         start: The start document.
     """
-    fields = {name: _part_of_path(start.get(name, "none")) for name in PATTERN_SAMPLE}
+    fields: dict[str, Any] = {name: _part_of_path(start.get(name, "none")) for name in PATTERN_SAMPLE}
     number = start.get("scan_id")
     fields["scan_id"] = number if isinstance(number, int) and not isinstance(number, bool) else 0
     fields["time"] = datetime.fromtimestamp(start["time"])

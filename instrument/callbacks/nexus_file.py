@@ -35,6 +35,8 @@ from instrument.framework.wholefiles import write_whole
 
 logger = logging.getLogger(LOGGER_NAME)
 
+H5 = Any  # a group or dataset; to h5py's types each item of a group may be anything
+
 _STREAMS = "/entry/instrument/bluesky/streams"
 _UNITS = {"energy": "GeV"}  # of what iconfig.yml gives as a number
 
@@ -166,11 +168,11 @@ class NexusFile(NXWriter):
         number = f"{self.scan_id:04d}" if isinstance(self.scan_id, int) else str(self.scan_id)
         return f"{self.plan_name}-S{number}-{cast(str, self.uid)[:7]}"
 
-    def add_dataset_attributes(self, ds: h5py.Dataset, v: dict, long_name: str | None = None) -> None:
+    def add_dataset_attributes(self, ds: H5, v: dict, long_name: str | None = None) -> None:
         """Add the attributes of a data key, its name as it was in the documents among them."""
         super().add_dataset_attributes(ds, v, None if long_name is None else self._original.get(long_name, long_name))
 
-    def create_NX_group(self, parent: h5py.Group, specification: str) -> h5py.Group:  # noqa: N802  apstools' name
+    def create_NX_group(self, parent: H5, specification: str) -> H5:  # noqa: N802  apstools' name
         """Make a group of the name and class in `name:NXclass`."""
         name, _, nx_class = specification.rpartition(":")
         return super().create_NX_group(parent, f"{valid_name(name)}:{nx_class}")
@@ -186,9 +188,7 @@ class NexusFile(NXWriter):
                 root = now
         return Path(root) / str(resource["resource_path"]).lstrip("/")
 
-    def write_stream_external(
-        self, parent: h5py.Group, d: list, subgroup: h5py.Group, stream_name: str, k: str, v: dict
-    ) -> None:
+    def write_stream_external(self, parent: H5, d: list, subgroup: H5, stream_name: str, k: str, v: dict) -> None:
         """Refer to the frames in the detector's own files."""
         missing = [datum for datum in d if datum not in self.externals]
         if missing:
@@ -209,7 +209,7 @@ class NexusFile(NXWriter):
 
     # --- the default plot
 
-    def write_data(self, parent: h5py.Group) -> h5py.Group:
+    def write_data(self, parent: H5) -> H5:
         """Write `/entry/data`: what there is to plot, and what of it is plotted."""
         nxdata = super().write_data(parent)
         signal = self._signal(nxdata)
@@ -228,8 +228,8 @@ class NexusFile(NXWriter):
                 nxdata.attrs[f"{name}_indices"] = 0
         return nxdata
 
-    def _signal(self, nxdata: h5py.Group) -> str | None:
-        """What is plotted: what somebody chose, or the first detector's first signal; for a detector alone its image."""
+    def _signal(self, nxdata: H5) -> str | None:
+        """What is plotted: somebody's choice, or the first detector's first signal; for a detector alone its image."""
         if self.nxdata_signal is not None and _is_numeric(nxdata, self.nxdata_signal):
             return self.nxdata_signal
         positioners = self.data_map.get("motors", [])
@@ -243,7 +243,7 @@ class NexusFile(NXWriter):
 
     # --- what belongs to the site
 
-    def write_source(self, parent: h5py.Group) -> h5py.Group | None:
+    def write_source(self, parent: H5) -> H5 | None:
         """Write the source, as iconfig.yml has it where that says so."""
         super().write_source(parent)
         source = self._site.source
@@ -255,12 +255,12 @@ class NexusFile(NXWriter):
             group["name"].attrs["short_name"] = source.short_name
         return group
 
-    def write_monochromator(self, parent: h5py.Group) -> h5py.Group | None:
+    def write_monochromator(self, parent: H5) -> H5 | None:
         """Write the monochromator: what apstools finds in the baseline, and what iconfig.yml names."""
         super().write_monochromator(parent)
         return self._add(parent, "monochromator:NXmonochromator", {}, self._site.monochromator.model_dump())
 
-    def write_sample(self, parent: h5py.Group) -> h5py.Group | None:
+    def write_sample(self, parent: H5) -> H5 | None:
         """Write the sample: the run's metadata, before what iconfig.yml says."""
         try:
             super().write_sample(parent)
@@ -271,16 +271,16 @@ class NexusFile(NXWriter):
         keys = {field: key for field, key in keys.items() if field not in self._sample}
         return self._add(parent, "sample:NXsample", {**constants, **self._sample}, keys)
 
-    def write_user(self, parent: h5py.Group) -> h5py.Group | None:
+    def write_user(self, parent: H5) -> H5 | None:
         """Write the person to ask."""
         super().write_user(parent)
         given = self._site.user.model_dump(exclude_none=True)
         return self._add(parent, "contact:NXuser", {"role": "contact", **given} if given else {}, {})
 
     def _add(
-        self, parent: h5py.Group, specification: str, constants: Mapping[str, Any], keys: Mapping[str, str | None]
-    ) -> h5py.Group | None:
-        """Add constants, and links to signals by their data keys, to a group; it is made if there is anything to add."""
+        self, parent: H5, specification: str, constants: Mapping[str, Any], keys: Mapping[str, str | None]
+    ) -> H5 | None:
+        """Add constants, and links to signals by their data keys, to a group; made if there is anything to add."""
         links = {field: self._signal_of(key) for field, key in keys.items() if key is not None}
         fields = {**constants, **{field: link for field, link in links.items() if link is not None}}
         fields = {valid_name(field): value for field, value in fields.items() if value is not None}
@@ -296,12 +296,13 @@ class NexusFile(NXWriter):
                 group[field].attrs["units"] = _UNITS[field]
         return group
 
-    def _signal_of(self, key: str) -> h5py.Dataset | None:
+    def _signal_of(self, key: str) -> H5 | None:
         """The first value of a signal in the baseline, or all of them in the primary stream."""
         name = self._names.get(key, key)
+        root: H5 = self.root
         for address in (f"{_STREAMS}/baseline/{name}/value_start", f"{_STREAMS}/primary/{name}/value"):
-            if address in self.root:
-                return self.root[address]
+            if address in root:
+                return root[address]
         if self.warn_on_missing_content:
             logger.warning("NeXus file of run %s: no signal %s", self.scan_id, key)
         return None
@@ -400,7 +401,7 @@ def _text(value: Any) -> str:
     return json.dumps(_plain(value), default=str)
 
 
-def _is_numeric(group: h5py.Group, name: str) -> bool:
+def _is_numeric(group: H5, name: str) -> bool:
     found = group.get(name)
     return isinstance(found, h5py.Dataset) and found.dtype.kind in "biuf" and found.ndim > 0
 
@@ -437,7 +438,7 @@ def run_in(path: Path) -> str | None:
     """The uid of the run in a NeXus file; None if the file holds none."""
     try:
         with h5py.File(path, "r", locking=False) as file:
-            found = file["entry/entry_identifier"]
-            return found.asstr()[()] if isinstance(found, h5py.Dataset) else None
-    except (OSError, KeyError, TypeError):
+            found: H5 = file["entry/entry_identifier"]
+            return str(found.asstr()[()])
+    except (OSError, KeyError, TypeError, AttributeError):
         return None

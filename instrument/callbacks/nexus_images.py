@@ -57,7 +57,7 @@ def write_frames(
     path_of: Callable[[str], Path],
     directory: Path,
 ) -> tuple[h5py.Dataset, list[str]]:
-    """Write the dataset `value`: shape (points, rows, columns), or (points, frames, rows, columns) if a point has several.
+    """Write the dataset `value`: shape (points, rows, columns), or (points, frames, rows, columns) of several each.
 
     Args:
         group: Where it goes.

@@ -113,7 +113,7 @@ class NexusMonochromator(Model):
 
 
 class NexusSample(Model):
-    """`/entry/sample`. `sample` in a run's metadata, a text or a dictionary of these and further fields, comes first."""
+    """`/entry/sample`; `sample` in a run's metadata, a name or a dictionary of fields, comes first."""
 
     name: str | None = Field(default=None, description="the sample's name")
     description: str | None = Field(default=None, description="in words")
