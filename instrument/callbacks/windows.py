@@ -108,7 +108,7 @@ class Windows:
         figures = {curve.figure: False for curve in updated}
         figures |= {curve.figure: True for curve in updated if curve.series.finished}
         if force and not figures and self._last is not None:
-            figures = {self._last: True}
+            figures = {self._last: False}
         for figure, ended in figures.items():
             self._show(figure, force, ended)
         if not figures:
