@@ -322,6 +322,7 @@ def running() -> list[RunningBeamline]:
     found = []
     for state_file in runtime_directory().glob("*.json"):
         try:
+            number = int(state_file.stem)
             state = json.loads(state_file.read_text())
             alive = _is_locked(state_file)
         except (OSError, ValueError):
@@ -334,7 +335,7 @@ def running() -> list[RunningBeamline]:
                     prefix=state["prefix"],
                     environment=CaEnvironment(state["variables"]),
                     log_file=Path(state["log_file"]),
-                    lease_number=int(state_file.stem),
+                    lease_number=number,
                     started=state["started"],
                 )
             )

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import Any
 
-from ophyd import Component, Device, DynamicDeviceComponent, EpicsSignal, EpicsSignalRO, FormattedComponent
+from ophyd import Component, EpicsSignal, EpicsSignalRO, FormattedComponent
 
-from instrument.devices.records import CHANNEL_LETTERS, FloatRecord, bank
+from instrument.devices.records import CHANNEL_LETTERS, Channel, FloatRecord, bank, channels
 
 
-class CalcoutChannel(Device):
+class CalcoutChannel(Channel):
     """One input of a calcout record: a value, the one before it, and the PV that it comes from."""
 
     input_value = FormattedComponent(EpicsSignal, "{self.prefix}.{self._letter}", kind="config")
     last_value = FormattedComponent(EpicsSignalRO, "{self.prefix}.L{self._letter}", kind="config")
     input_pv = FormattedComponent(EpicsSignal, "{self.prefix}.INP{self._letter}", kind="config")
     input_pv_valid = FormattedComponent(EpicsSignalRO, "{self.prefix}.IN{self._letter}V", kind="config")
-
-    def __init__(self, prefix: str, letter: str, **kwargs: Any) -> None:
-        self._letter = letter
-        super().__init__(prefix, **kwargs)
-
-    def reset(self) -> None:
-        """Write the default values."""
-        self.input_pv.put("")
-        self.input_value.put(0)
 
 
 class CalcoutRecord(FloatRecord):
@@ -49,9 +39,7 @@ class CalcoutRecord(FloatRecord):
     output_calculation_valid = Component(EpicsSignal, ".OCLV", kind="config")
     output_delay_active = Component(EpicsSignal, ".DLYA", kind="config")
 
-    channels = DynamicDeviceComponent(
-        OrderedDict((letter, (CalcoutChannel, "", {"letter": letter})) for letter in CHANNEL_LETTERS)
-    )
+    channels = channels(CalcoutChannel)
 
     @property
     def value(self) -> Any:
@@ -97,9 +85,3 @@ _ENABLE = Component(EpicsSignal, "userCalcOutEnable", kind="omitted")
 
 class UserCalcouts(bank("UserCalcoutBank", UserCalcout, "calcout", "userCalcOut", _ENABLE)):
     """All `userCalcOut` records of an IOC: `calcouts.calcout1` ... `calcouts.calcout20`."""
-
-    def reset(self) -> None:
-        """Write the default values of every record."""
-        for attr in self.component_names:
-            if attr != "enable":
-                getattr(self, attr).reset()

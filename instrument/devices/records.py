@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any
 
-from ophyd import Component, Device, EpicsSignal, EpicsSignalRO
+from ophyd import Component, Device, DynamicDeviceComponent, EpicsSignal, EpicsSignalRO
 from ophyd.device import create_device_from_components
 
 CHANNEL_LETTERS = "ABCDEFGHIJKL"
@@ -56,6 +57,39 @@ class FloatRecord(Record):
     alarm_hysteresis = Component(EpicsSignal, ".HYST", kind="config")
 
 
+class Channel(Device):
+    """One input of a calculation record; its class adds the signals `input_value` and `input_pv` at least."""
+
+    input_value: Any
+    input_pv: Any
+
+    def __init__(self, prefix: str, letter: str, **kwargs: Any) -> None:
+        self._letter = letter
+        super().__init__(prefix, **kwargs)
+
+    def reset(self) -> None:
+        """Write the default values."""
+        self.input_pv.put("")
+        self.input_value.put(0)
+
+
+def channels(channel: type[Channel]) -> DynamicDeviceComponent:
+    """The twelve inputs of a calculation record, by letter."""
+    return DynamicDeviceComponent(
+        OrderedDict((letter, (channel, "", {"letter": letter})) for letter in CHANNEL_LETTERS)
+    )
+
+
+class _Bank(Device):
+    lazy_wait_for_connection = False
+
+    def reset(self) -> None:
+        """Write the default values of every record."""
+        for attr in self.component_names:
+            if attr != "enable":
+                getattr(self, attr).reset()
+
+
 def bank(name: str, record: type[Device], attr: str, suffix: str, enable: Component, count: int = 20) -> type[Device]:
     """A class with the numbered records of a synApps database and what enables them all.
 
@@ -73,6 +107,4 @@ def bank(name: str, record: type[Device], attr: str, suffix: str, enable: Compon
     """
     records = {f"{attr}{n}": Component(record, f"{suffix}{n}", lazy=True, kind="omitted") for n in range(1, count + 1)}
     components: dict[str, Any] = {"enable": enable, **records}
-    base = create_device_from_components(name, **components)
-    base.lazy_wait_for_connection = False
-    return base
+    return create_device_from_components(name, base_class=_Bank, **components)

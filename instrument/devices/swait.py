@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import Any
 
-from ophyd import Component, Device, DynamicDeviceComponent, EpicsSignal, FormattedComponent
+from ophyd import Component, EpicsSignal, FormattedComponent
 
-from instrument.devices.records import CHANNEL_LETTERS, Record, bank
+from instrument.devices.records import CHANNEL_LETTERS, Channel, Record, bank, channels
 
 
-class SwaitChannel(Device):
+class SwaitChannel(Channel):
     """One input of a swait record: a value, and the PV that it comes from."""
 
     input_value = FormattedComponent(EpicsSignal, "{self.prefix}.{self._letter}", kind="config")
     input_pv = FormattedComponent(EpicsSignal, "{self.prefix}.IN{self._letter}N", kind="config")
     input_trigger = FormattedComponent(EpicsSignal, "{self.prefix}.IN{self._letter}P", kind="config")
 
-    def __init__(self, prefix: str, letter: str, **kwargs: Any) -> None:
-        self._letter = letter
-        super().__init__(prefix, **kwargs)
-
     def reset(self) -> None:
         """Write the default values."""
-        self.input_pv.put("")
-        self.input_value.put(0)
+        super().reset()
         self.input_trigger.put("Yes")
 
 
@@ -46,9 +40,7 @@ class SwaitRecord(Record):
     output_execution_delay = Component(EpicsSignal, ".ODLY", kind="config")
     event_to_issue = Component(EpicsSignal, ".OEVT", kind="config")
 
-    channels = DynamicDeviceComponent(
-        OrderedDict((letter, (SwaitChannel, "", {"letter": letter})) for letter in CHANNEL_LETTERS)
-    )
+    channels = channels(SwaitChannel)
 
     @property
     def value(self) -> Any:
@@ -89,9 +81,3 @@ class UserCalcs(
     bank("UserCalcBank", UserCalc, "calc", "userCalc", Component(EpicsSignal, "userCalcEnable", kind="config"))
 ):
     """All `userCalc` records of an IOC: `calcs.calc1` ... `calcs.calc20`."""
-
-    def reset(self) -> None:
-        """Write the default values of every record."""
-        for attr in self.component_names:
-            if attr != "enable":
-                getattr(self, attr).reset()

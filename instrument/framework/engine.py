@@ -176,7 +176,7 @@ class RunEngine(bluesky.RunEngine):
                 what = "the plan"
             reason = f" ({self._reason})" if self._reason else ""
             raise RunInterruptedError(
-                f"{what} was aborted{reason}; motors are stopped, the data so far is kept"
+                f"{what} was aborted{reason}; motors are told to stop, the data so far is kept"
             ) from interrupted
 
     async def _open_run(self, msg: Msg) -> Any:

@@ -4,8 +4,8 @@ import pytest
 
 from tests.faults.session import CTRL_C, RETURNED, Session, masked, run_shown, until
 
-PLAN_ENDED = f"{CTRL_C}\nthe plan was aborted (Ctrl-C); motors are stopped, the data so far is kept"
-RUN_ENDED = "the run was aborted (Ctrl-C); motors are stopped, the data so far is kept"
+PLAN_ENDED = f"{CTRL_C}\nthe plan was aborted (Ctrl-C); motors are told to stop, the data so far is kept"
+RUN_ENDED = "the run was aborted (Ctrl-C); motors are told to stop, the data so far is kept"
 PAUSED = (
     "^\\Pausing...\npaused: RE.resume() goes on, RE.stop() or RE.abort('why') ends it in good order, RE.halt() at once"
 )
@@ -164,7 +164,7 @@ def test_twice(session):
             "cleaning up",
             "^C",
             "Ctrl-C twice: ending at once, without the plan's clean-up.",
-            "the plan was aborted (Ctrl-C); motors are stopped, the data so far is kept",
+            "the plan was aborted (Ctrl-C); motors are told to stop, the data so far is kept",
         ]
     )
     assert is_stopped(session)

@@ -107,7 +107,7 @@ def test_the_keys(tmux):
     assert tmux.after("In [2]: RE(bps.mv(m2, 20))") == [
         "^C",
         "Ctrl-C: ending the run in good order; Ctrl-C again ends it at once.",
-        "the plan was aborted (Ctrl-C); motors are stopped, the data so far is kept",
+        "the plan was aborted (Ctrl-C); motors are told to stop, the data so far is kept",
     ]
     until(lambda: tmux.pv("gp:m2.DMOV") == "1")
     assert 0.3 < float(tmux.pv("gp:m2.RBV")) < 20
