@@ -39,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
         _takes_config(commands.add_parser(name, help=help_text, description=help_text))
     _add_runs(commands)
     _add_catalog(commands)
+    _add_ship(commands)
     return parser
 
 
@@ -80,6 +81,15 @@ def _add_catalog(commands: argparse._SubParsersAction) -> None:
     unpack.add_argument("directory", metavar="DIRECTORY", type=Path)
 
 
+def _add_ship(commands: argparse._SubParsersAction) -> None:
+    text = "feed databases from the journal while runs go on; one process per data directory"
+    ship = _takes_config(commands.add_parser("ship", help=text, description=text)).add_mutually_exclusive_group()
+    ship.add_argument("--once", action="store_true", help="deliver what is pending, then end; exits 1 if it could not")
+    ship.add_argument("--status", action="store_true", help="print who ships, what was delivered, and the last error")
+    ship.add_argument("--print-service", action="store_true", help="print a systemd user unit for this directory")
+    ship.add_argument("--with-sessions", action="store_true", help="end after the last session here (sessions use it)")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
@@ -113,11 +123,13 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     from instrument import commands, session
+    from instrument.callbacks.shipped import consumers_of
     from instrument.config import load
     from instrument.devices import registry
 
     reserved = {*session.NAMES, *commands.NAMES}
     config = load(options.config, check_devices=registry.check, exported_names=reserved)
+    consumers_of(config)
     print(f"{config.file}: {len(config.devices)} devices, no mistakes")
     return 0
 
@@ -161,7 +173,28 @@ def _catalog(options: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-COMMANDS = {"session": _session, "demo": _demo, "check": _check, "runs": _runs, "catalog": _catalog}
+def _ship(options: argparse.Namespace) -> int:
+    from instrument import ship
+    from instrument.config import load
+
+    config = load(options.config)
+    if options.print_service:
+        print(ship.service(config), end="")
+    elif options.status:
+        print(*ship.status(config), sep="\n")
+    else:
+        return ship.run(config, once=options.once, with_sessions=options.with_sessions)
+    return 0
+
+
+COMMANDS = {
+    "session": _session,
+    "demo": _demo,
+    "check": _check,
+    "runs": _runs,
+    "catalog": _catalog,
+    "ship": _ship,
+}
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from instrument.framework.prompt import LastError
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
+    from instrument.callbacks.shipping_process import ShippingProcess
     from instrument.devices.health import DeviceState
     from instrument.framework.engine import RunEngine
     from virtual_beamline.supervisor import PortLease, RunningBeamline
@@ -95,6 +96,7 @@ class Session:
         )
         self.beamline: RunningBeamline | None = None
         self._lease: PortLease | None = None  # held while this session has a beamline of its own
+        self.shipping: ShippingProcess | None = None  # only where a consumer of it is configured
         self.last_error = LastError()
         self._opened = False
         self._closed = False
@@ -302,8 +304,8 @@ class Session:
     def _open_callbacks(self) -> None:
         """Live table and plot, and the files that are written behind each run."""
         from instrument.callbacks.nexus import NexusWriter
+        from instrument.callbacks.shipped import consumers_of
         from instrument.callbacks.spec import SpecWriter
-        from instrument.framework.catalog import mongodb_of
 
         self.RE.subscribe(self.bec)
         self.specwriter = SpecWriter(self.spec_directory, self.state, self.outbox.note)
@@ -320,11 +322,21 @@ class Session:
         )
         if self.config.nexus.enabled:
             self.outbox.add(self.nxwriter)
-        if databases := mongodb_of(self.config):
-            from instrument.callbacks.mongo import MongoWriter
-
-            self.outbox.add(MongoWriter(*databases))
         self.outbox.start()
+        if consumers := consumers_of(self.config):
+            self._open_shipping([consumer.name for consumer in consumers])
+
+    def _open_shipping(self, names: list[str]) -> None:
+        """See to it that databases and servers are fed; that they can't be is no reason not to start."""
+        from instrument.callbacks.shipping_process import ShippingProcess
+
+        try:
+            self.shipping = ShippingProcess(names, self.files, self.index, self.notify)
+        except UserError as error:
+            logger.warning("%s", error)
+            return
+        if self.config.ship.start:
+            self.shipping.start(self.config.file, self.directory)
 
     def _open_plans(self) -> None:
         """Plans that are names of the user's namespace."""
@@ -372,16 +384,23 @@ class Session:
         self._tell(line)
 
     def wait_for_files(self, timeout: float = FILES_DEADLINE) -> bool:
-        """Wait until the files of all runs are written, telling what is waited for.
+        """Wait until the files of all runs are written and databases have them, telling what is waited for.
 
         Args:
             timeout: How long to wait at the most (s).
 
         Returns:
-            True if all are written.
+            True if all are written and delivered.
         """
+        began = time.monotonic()
         at_once = min(timeout, WORTH_TELLING)
-        return self.outbox.wait(at_once) or self.outbox.wait(timeout - at_once, progress=self._tell)
+        written = self.outbox.wait(at_once) or self.outbox.wait(timeout - at_once, progress=self._tell)
+        left = max(0.0, timeout - (time.monotonic() - began))
+        return (self.shipping is None or self.shipping.wait(left, progress=self._tell)) and written
+
+    def deliveries(self) -> list[tuple[str, int, int, str]]:
+        """For each file writer and each database: its name, how many runs it has, has not, and its last error."""
+        return [*self.outbox.rows(), *(self.shipping.rows() if self.shipping else [])]
 
     def close(self) -> None:
         """Wait for the files, then stop what this session started; a second call does nothing."""
@@ -398,6 +417,8 @@ class Session:
                 left = ", ".join(f"{name} ({count})" for name, count in self.outbox.pending().items() if count)
                 if left:
                     self._tell(f"not written: {left}; the next session here writes them from the journal")
+            if self.shipping is not None:
+                self.shipping.close()
             self.outbox.close()
             self.health.stop()
             self.importer.close()

@@ -1,94 +1,85 @@
-"""A consumer that puts runs into MongoDB, laid out as databroker's `bluesky-mongo-normalized-catalog` reads them."""
+"""Runs into MongoDB, laid out as databroker's `bluesky-mongo-normalized-catalog` reads them; in the shipping process.
+
+The stop document goes last: a run that has one is there whole.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from instrument.config.errors import UserError
 
-_BATCH = 1000  # documents per request
-_COLLECTIONS = {
+_SOCKET_TIMEOUT = 60_000  # ms; a server that takes a batch but does not answer is given up
+_OUT_OF_DISK = 14031  # the server's error code
+_COLLECTIONS = {  # in the order in which they are inserted
     "start": "run_start",
-    "stop": "run_stop",
     "descriptor": "event_descriptor",
     "event": "event",
     "resource": "resource",
     "datum": "datum",
+    "stop": "run_stop",
 }
 
 
 class MongoUnreachableError(UserError):
-    """The server does not answer, or refuses; the outbox tries again."""
+    """The server does not answer, or refuses; it is tried again."""
 
     transient = True
 
 
-class MongoWriter:
-    """Behind the outbox: each complete run into two MongoDB databases, once."""
+class MongoRefusedError(UserError):
+    """The server does not take this run, now or ever."""
+
+    final = True
+
+
+class MongoDB:
+    """Feeds two MongoDB databases.
+
+    Args:
+        metadatastore_db: address with the name of a database, or a pymongo database. Nothing is connected before the
+            first run begins.
+        asset_registry_db: the same for resources and datums.
+    """
 
     name = "MongoDB"
 
     def __init__(self, metadatastore_db: Any, asset_registry_db: Any) -> None:
-        """Nothing is connected before the first run is delivered.
-
-        Args:
-            metadatastore_db: address with the name of a database, or a pymongo database.
-            asset_registry_db: the same for resources and datums.
-        """
         self._addresses = (metadatastore_db, asset_registry_db)
         self._databases: tuple[Any, Any] | None = None
+        self._indexed = False
 
-    def assign(self, start: dict) -> dict:
-        """Nothing about a run may change before it is delivered."""
-        return {}
-
-    def deliver(self, documents: Iterable[tuple[str, dict]], assignment: dict, notes: list[dict]) -> str | None:
-        """Write one run; what an earlier attempt left of it is replaced.
+    def begin(self, start: dict) -> MongoRun | None:
+        """Begin a run; what an earlier attempt left of it is removed.
 
         Raises:
-            MongoUnreachableError: the server does not take it now.
+            MongoUnreachableError: the server does not answer now.
         """
-        from pymongo.errors import PyMongoError
-
-        documents = iter(documents)
-        _, start = next(documents)
-        uid = start["uid"]
-        try:
+        with _told():
             metadata, assets = self._connect()
-            if metadata["run_stop"].find_one({"run_start": uid}):
-                return f"{metadata.name}: {uid[:8]}"  # the mark was lost, not the run
-            _remove(metadata, assets, uid)
-            metadata["run_start"].insert_one(_to_bson(start))
-            stop = None
-            for batch in _batches(_single_documents(documents)):
-                for name in _COLLECTIONS:
-                    kind = [_to_bson(document) for kind, document in batch if kind == name]
-                    if name == "stop":
-                        stop = kind[0] if kind else stop
-                    elif kind:
-                        database = assets if name in {"resource", "datum"} else metadata
-                        database[_COLLECTIONS[name]].insert_many(kind)
-            if stop is not None:
-                metadata["run_stop"].insert_one(stop)  # last: what has a stop document is whole
-        except PyMongoError as error:
-            reason = re.split(r" \(configured timeouts|, Timeout:", " ".join(str(error).split()))[0]
-            raise MongoUnreachableError(reason) from error
-        return f"{metadata.name}: {uid[:8]}"
+            if metadata["run_stop"].find_one({"run_start": start["uid"]}):
+                return None  # the mark was lost, not the run
+            _remove(metadata, assets, start["uid"])
+        return MongoRun(metadata, assets)
 
     def _connect(self) -> tuple[Any, Any]:
         if self._databases is None:
             from pymongo import MongoClient
 
-            found = [
-                MongoClient(address).get_database() if isinstance(address, str) else address
+            metadata, assets = (
+                MongoClient(address, socketTimeoutMS=_SOCKET_TIMEOUT).get_database()
+                if isinstance(address, str)
+                else address
                 for address in self._addresses
-            ]
-            metadata, assets = found
+            )
+            self._databases = (metadata, assets)
+        if not self._indexed:
+            metadata, assets = self._databases
             metadata["run_start"].create_index("uid", unique=True)
             metadata["run_start"].create_index([("time", -1), ("scan_id", -1)])
             metadata["run_start"].create_index([("$**", "text")])
@@ -100,8 +91,53 @@ class MongoWriter:
             assets["resource"].create_index("run_start")
             assets["datum"].create_index("datum_id", unique=True)
             assets["datum"].create_index("resource")
-            self._databases = (metadata, assets)
+            self._indexed = True
         return self._databases
+
+
+class MongoRun:
+    """One run on its way into two databases."""
+
+    def __init__(self, metadata: Any, assets: Any) -> None:
+        self._metadata = metadata
+        self._assets = assets
+
+    def take(self, documents: list[tuple[str, dict]]) -> str | None:
+        """Insert documents, those of a kind together, a stop document after all others.
+
+        Raises:
+            MongoUnreachableError: the server does not take them now.
+            MongoRefusedError: it never will.
+        """
+        kinds: dict[str, list[dict]] = {name: [] for name in _COLLECTIONS}
+        for name, document in _single_documents(documents):
+            kinds[name].append(_to_bson(document))
+        with _told():
+            for name, found in kinds.items():
+                if found:
+                    database = self._assets if name in {"resource", "datum"} else self._metadata
+                    database[_COLLECTIONS[name]].insert_many(found)
+        return f"{self._metadata.name}: {kinds['stop'][0]['run_start'][:8]}" if kinds["stop"] else None
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Say what went wrong in one line, and whether time may heal it."""
+    from bson.errors import BSONError
+    from pymongo import errors
+
+    try:
+        yield
+    except (BSONError, OverflowError, errors.DuplicateKeyError) as error:
+        raise MongoRefusedError(f"MongoDB does not take it: {' '.join(str(error).split())}") from error
+    except errors.BulkWriteError as error:
+        first = (error.details.get("writeErrors") or [{}])[0]
+        reason = " ".join(str(first.get("errmsg", error)).split())
+        kind = MongoUnreachableError if first.get("code") == _OUT_OF_DISK else MongoRefusedError
+        raise kind(f"MongoDB does not take it: {reason}") from error
+    except errors.PyMongoError as error:
+        reason = re.split(r" \(configured timeouts|, Timeout:", " ".join(str(error).split()))[0]
+        raise MongoUnreachableError(reason) from error
 
 
 def _remove(metadata: Any, assets: Any, uid: str) -> None:
@@ -126,12 +162,6 @@ def _single_documents(documents: Iterable[tuple[str, dict]]) -> Iterable[tuple[s
             yield from (("datum", datum) for datum in event_model.unpack_datum_page(document))  # pyright: ignore[reportArgumentType]
         elif name in _COLLECTIONS:
             yield name, document
-
-
-def _batches(documents: Iterable[tuple[str, dict]]) -> Iterator[list[tuple[str, dict]]]:
-    remaining = iter(documents)
-    while batch := list(islice(remaining, _BATCH)):
-        yield batch
 
 
 def _to_bson(value: Any) -> Any:

@@ -39,19 +39,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from instrument.callbacks.attempts import Failure, one_line
 from instrument.config.errors import UserError
 from instrument.config.names import LOGGER_NAME
+from instrument.framework.presence import Presence
 from instrument.framework.runfiles import RunFile, has_owner, run_path
-from instrument.framework.state import Presence
 
 if TYPE_CHECKING:
     from instrument.framework.index import RunIndex
 
 logger = logging.getLogger(LOGGER_NAME)
 
-_FIRST_PAUSE = 0.5  # s before the first retry; doubled each time
-_LONGEST_PAUSE = 60.0  # s
-_ATTEMPTS = 3  # for errors that time does not heal
 _LOOK = 1.0  # s between looks at runs whose stop document came by another way
 
 _SCHEMA = """
@@ -179,7 +177,7 @@ class Outbox:
                 assignment = json.dumps(consumer.assign(start))
             except Exception as error:  # a consumer must not fail the run; it is asked again when it delivers
                 logger.exception("%s: assign", consumer.name)
-                self._report(f"{consumer.name}: run {start.get('scan_id')}: {_one_line(error)}")
+                self._report(f"{consumer.name}: run {start.get('scan_id')}: {one_line(error)}")
                 assignment = None
             rows.append((start["uid"], consumer.name, path, str(start.get("scan_id")), self._owner, assignment, OPEN))
         with self._lock:
@@ -424,38 +422,33 @@ class Outbox:
 
     def _failed(self, consumer: RunConsumer, job: _Job, error: Exception) -> None:
         logger.debug("%s: run %s", consumer.name, job.uid, exc_info=error)
-        attempts = job.attempts + 1
-        gone = isinstance(error, FileNotFoundError) and not job.path.exists()
-        heals = not gone and (
-            isinstance(error, OSError) or isinstance(error.__cause__, OSError) or getattr(error, "transient", False)
-        )
-        give_up = gone or getattr(error, "final", False) or (not heals and attempts >= _ATTEMPTS)
-        reason = f"{job.path} is gone" if gone else _one_line(error)
+        failure = Failure(error, job.path, job.attempts + 1)
         with self._changed:
             self._busy.pop(consumer.name, None)
             self._failed_at[consumer.name] = self._kick
             try:
                 self._database.execute(
                     "UPDATE deliveries SET state = ?, attempts = ?, error = ? WHERE id = ?",
-                    (SET_ASIDE if give_up else READY, attempts, reason, job.id),
+                    (SET_ASIDE if failure.final else READY, failure.attempts, failure.reason, job.id),
                 )
             except sqlite3.Error as database_error:
                 self._marks_broken(database_error)
-            if give_up:
+            if failure.final:
                 self._failing.discard(consumer.name)
                 self._report(
-                    f"{consumer.name}: run {job.scan_id} cannot be written: {reason}; "
+                    f"{consumer.name}: run {job.scan_id} cannot be written: {failure.reason}; "
                     "it is safe in the journal, and tried again in the next session"
                 )
             elif consumer.name not in self._failing:
                 self._failing.add(consumer.name)
-                self._report(f"{consumer.name}: run {job.scan_id} is not written yet: {reason}; it is tried again")
+                self._report(
+                    f"{consumer.name}: run {job.scan_id} is not written yet: {failure.reason}; it is tried again"
+                )
             self._changed.notify_all()
-            if give_up or self._ending:
+            if failure.final or self._ending:
                 return
             kick = self._kick
-            pause = min(_FIRST_PAUSE * 2 ** min(attempts - 1, 20), _LONGEST_PAUSE)
-            self._changed.wait_for(lambda: self._ending or self._kick != kick, pause)
+            self._changed.wait_for(lambda: self._ending or self._kick != kick, failure.pause)
 
     # -- asking ----------------------------------------------------------------------------------------------------
 
@@ -542,16 +535,6 @@ class Outbox:
                 found.append((name, delivered, undelivered, text))
             return found
 
-    def table(self) -> Any:
-        """`rows` as a pyRestTable."""
-        import pyRestTable
-
-        table = pyRestTable.Table()
-        table.labels = ["consumer", "delivered", "pending", "last error"]
-        for row in self.rows():
-            table.addRow(row)
-        return table
-
     def close(self, timeout: float = 0.0) -> bool:
         """Wait for the rest, then end. What is not delivered by then is delivered in the next session.
 
@@ -577,6 +560,17 @@ class Outbox:
         return complete
 
 
+def table(rows: Iterable[tuple[str, int, int, str]]) -> Any:
+    """Rows of `Outbox.rows`, or of the shipping process, as a pyRestTable."""
+    import pyRestTable
+
+    found = pyRestTable.Table()
+    found.labels = ["consumer", "delivered", "pending", "last error"]
+    for row in rows:
+        found.addRow(row)
+    return found
+
+
 def _connect(name: str) -> sqlite3.Connection:
     database = sqlite3.connect(name, timeout=5.0, check_same_thread=False, isolation_level=None)
     try:
@@ -587,8 +581,3 @@ def _connect(name: str) -> sqlite3.Connection:
         database.close()
         raise
     return database
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if isinstance(error, UserError | OSError) else f"{type(error).__name__}: {text}"

@@ -15,16 +15,18 @@ class FileCommands:
         self._session = session
 
     def wait_for_files(self, timeout: float = 60.0) -> bool:
-        """Wait until the files of all runs are written.
+        """Wait until the files of all runs are written, and databases that are fed have all runs.
 
         Args:
             timeout: How long to wait at the most (s).
 
         Returns:
-            True if all are written.
+            True if all are written and delivered.
         """
         return self._session.wait_for_files(timeout)
 
     def outbox(self) -> None:
-        """Print what was delivered to each file writer, what is pending, and its last error."""
-        print(self._session.outbox.table())
+        """Print what each file writer and each database has, what is pending, and its last error."""
+        from instrument.callbacks.outbox import table
+
+        print(table(self._session.deliveries()))

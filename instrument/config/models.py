@@ -174,6 +174,18 @@ class Nexus(Model):
         return pattern
 
 
+class Ship(Model):
+    """The shipping process, which feeds what can hang for long: MongoDB, and further consumers."""
+
+    start: bool = Field(
+        default=True,
+        description="the session starts it if there is a consumer; false: `instrument ship` runs as a service",
+    )
+    consumers: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="further consumers: dotted path of a class, and its arguments"
+    )
+
+
 class Live(Model):
     """What is shown while a run goes on."""
 
@@ -194,6 +206,7 @@ class _Settings(Model):
     logging: Logging = Field(default_factory=Logging, description="log levels and rotation")
     spec: Spec = Field(default_factory=Spec, description="SPEC files")
     nexus: Nexus = Field(default_factory=Nexus, description="NeXus files")
+    ship: Ship = Field(default_factory=Ship, description="the shipping process")
     live: Live = Field(default_factory=Live, description="live table and plot")
     shortcuts: dict[str, str] = Field(default_factory=dict, description="exported name: dotted path from a device")
 

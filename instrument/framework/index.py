@@ -221,8 +221,7 @@ class RunIndex:
     def _opened(self, path: Path, start: Mapping[str, Any], directory_before: int | None) -> None:
         directory = self._relative(path.parent)
         with self._transaction() as database:
-            last = database.execute("SELECT max(position) FROM runs").fetchone()[0]
-            position = max(start["time"], last + 1e-6) if last is not None else start["time"]  # clocks may jump back
+            position = _after(database, start["time"])
             if database.execute("SELECT 1 FROM runs WHERE uid = ?", (start["uid"],)).fetchone() is None:
                 self._insert(database, path, dict(start), None, path.stat().st_size, None, position)
             known = database.execute("SELECT mtime FROM directories WHERE path = ?", (directory,)).fetchone()
@@ -385,7 +384,10 @@ class RunIndex:
         if other is not None:
             self._delete(database, [other[0]])
         path = self.runs / look.path
-        self._insert(database, path, start, look.found.stop, look.found.size, None, float(start["time"]))
+        position = float(start["time"])
+        if look.found.stop is None:
+            position = _after(database, position)
+        self._insert(database, path, start, look.found.stop, look.found.size, None, position)
         database.execute("DELETE FROM unreadable WHERE path = ?", (look.path,))
         return None
 
@@ -418,9 +420,11 @@ class RunIndex:
         for path, size in self._database.execute("SELECT path, size FROM runs WHERE closed = 0").fetchall():
             file = self.runs / path
             try:
+                if has_owner(file):
+                    continue  # it has none: its writer holds it until then
                 now = file.stat().st_size
                 if now == size:
-                    if f"open {path}" in self._reported or has_owner(file):
+                    if f"open {path}" in self._reported:
                         continue
                     self._reported.add(f"open {path}")
                     messages.append(f"{file} has no stop document, and no session is writing it: it shows what it has")
@@ -431,7 +435,7 @@ class RunIndex:
             with self._transaction() as database:
                 if found.stop is not None:
                     self._set_stop(database, path, found.stop, found.size, None)
-                elif not has_owner(file):
+                else:
                     database.execute("UPDATE runs SET size = ? WHERE path = ?", (now, path))
                     messages.append(f"{file} {found.problem or 'has no stop document'}: it shows what it has")
                     self._reported.add(f"open {path}")
@@ -457,6 +461,43 @@ class RunIndex:
                 )
         except sqlite3.Error:
             return  # it is only quicker with it
+
+    # -- in the order of arrival -----------------------------------------------------------------------------------
+
+    def last_arrival(self) -> int:
+        """The number under which the last run came to the index, 0 if there is none; smaller after a rebuild."""
+        return self._one("SELECT coalesce(max(id), 0) FROM runs")
+
+    def last_position(self) -> float | None:
+        """The place of the newest run, None if there is none. Each new one comes after it, whatever the clock says."""
+        return self._one("SELECT max(position) FROM runs")
+
+    def arrivals(self, number: int, position: float) -> list[tuple[str, Path, int | None, float, bool]]:
+        """The runs that arrived after the one with that number, and whose place is after that position.
+
+        Returns:
+            For each its uid, file, scan number, position, and whether it is complete; in the order of position.
+        """
+        with self._lock:
+            rows = self._database.execute(
+                "SELECT uid, path, scan_id, position, closed FROM runs WHERE id > ? AND position > ? ORDER BY position",
+                (number, position),
+            ).fetchall()
+        return [(uid, self.runs / path, scan_id, place, bool(closed)) for uid, path, scan_id, place, closed in rows]
+
+    def complete_after(self, position: float) -> int:
+        """How many complete runs have their place after that position."""
+        return self._one("SELECT count(*) FROM runs WHERE closed = 1 AND position > ?", position)
+
+    def going_on(self, uids: Iterable[str]) -> set[str]:
+        """Which of these runs have no stop document yet."""
+        with self._lock:
+            open_now = {uid for (uid,) in self._database.execute("SELECT uid FROM runs WHERE closed = 0")}
+        return open_now.intersection(uids)
+
+    def _one(self, statement: str, *parameters: Any) -> Any:
+        with self._lock:
+            return self._database.execute(statement, parameters).fetchone()[0]
 
     # -- asking ----------------------------------------------------------------------------------------------------
 
@@ -575,6 +616,12 @@ class RunIndex:
                 database.execute(f"DELETE FROM {table}")
         self._reported.clear()
         return self.refresh()
+
+
+def _after(database: sqlite3.Connection, when: float) -> float:
+    """The place of a run that begins then: after all others, since clocks may jump back."""
+    last = database.execute("SELECT max(position) FROM runs").fetchone()[0]
+    return max(when, last + 1e-6) if last is not None else when
 
 
 # -- queries -------------------------------------------------------------------------------------------------------

@@ -82,6 +82,16 @@ class DataDirectory:
         return self.root / "outbox.sqlite"
 
     @property
+    def ship(self) -> Path:
+        """What the shipping process delivered to whom."""
+        return self.root / "ship.sqlite"
+
+    @property
+    def ship_lock(self) -> Path:
+        """Held by the shipping process."""
+        return self.root / "ship.lock"
+
+    @property
     def state(self) -> Path:
         """What `RE.md` keeps between sessions."""
         return self.root / "state.json"
@@ -223,7 +233,8 @@ def unstorable(value: Any, key: str = "", depth: int = 0) -> str | None:
         return None
     if isinstance(value, int):
         return None if int(value) in _INTEGERS else f"key {key!r} is an integer of more than 64 bits"
-    return f"key {key!r} is a {kind.__module__}.{kind.__name__}".replace("builtins.", "")
+    name = f"{kind.__module__}.{kind.__name__}".replace("builtins.", "")
+    return f"key {key!r} is {'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
 
 
 def _unpackable(document: Mapping[str, Any], key: str = "") -> str:

@@ -16,9 +16,7 @@ import os
 import socket
 import threading
 import time
-import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ import numpy as np
 
 from instrument.config.errors import UserError
 from instrument.config.names import LOGGER_NAME
+from instrument.framework.presence import Owner, Presence
 
 logger = logging.getLogger(LOGGER_NAME)
 
@@ -36,111 +35,6 @@ _MISSING = object()
 
 class StateError(UserError):
     """The state cannot be kept."""
-
-
-# -- who is here ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Owner:
-    """A living session, as its lock file names it."""
-
-    key: str
-    pid: int
-    host: str
-    since: float
-
-    def __str__(self) -> str:
-        return f"pid {self.pid} on {self.host}, since {time.strftime('%Y-%m-%d %H:%M', time.localtime(self.since))}"
-
-
-class Presence:
-    """This process's lock file among those of all sessions on the same data; it is free when the process has ended."""
-
-    _shared: MutableMapping[tuple[int, Path], Presence] = {}  # noqa: RUF012  one per process and directory, on purpose
-    _guard = threading.Lock()
-
-    def __init__(self, directory: Path) -> None:
-        """Use `Presence.join`."""
-        self.directory = directory
-        self.key = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
-        self._users = 0
-        self._descriptor = -1
-
-    @classmethod
-    def join(cls, directory: Path) -> Presence:
-        """This process's presence in a directory, shared by all who ask.
-
-        Raises:
-            OSError: the directory cannot be written.
-        """
-        with cls._guard:
-            place = (os.getpid(), directory.absolute())
-            presence = cls._shared.get(place)
-            if presence is None:
-                presence = cls(directory)
-                presence._enter()
-                cls._shared[place] = presence
-            presence._users += 1
-            return presence
-
-    def _enter(self) -> None:
-        self.directory.mkdir(parents=True, exist_ok=True)
-        self._descriptor = os.open(self._path(self.key), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-        owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
-        os.write(self._descriptor, json.dumps(owner).encode())
-
-    def leave(self) -> None:
-        """One user less; the last one removes the file."""
-        with self._guard:
-            self._users -= 1
-            if self._users or self._descriptor < 0:
-                return
-            self._shared.pop((os.getpid(), self.directory.absolute()), None)
-            self._path(self.key).unlink(missing_ok=True)
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-    def _path(self, key: str) -> Path:
-        return self.directory / f"{key}.lock"
-
-    def others(self) -> list[Owner]:
-        """The other living sessions, oldest first. Files of those that have ended are removed."""
-        found = []
-        for path in self.directory.glob("*.lock"):
-            if path.stem != self.key:
-                owner = self._living(path)
-                if owner is not None:
-                    found.append(owner)
-        return sorted(found, key=lambda owner: owner.since)
-
-    def is_living(self, key: str) -> bool:
-        """Whether the session of that key still runs."""
-        return key == self.key or self._living(self._path(key)) is not None
-
-    @staticmethod
-    def _living(path: Path) -> Owner | None:
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            return None
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except OSError:
-                try:
-                    owner = json.loads(os.read(descriptor, 10_000))
-                    return Owner(path.stem, owner["pid"], owner["host"], owner["since"])
-                except (ValueError, KeyError, TypeError):
-                    return Owner(path.stem, 0, "an unknown host", 0.0)  # it is about to write its name
-            if os.fstat(descriptor).st_size:
-                path.unlink(missing_ok=True)
-        except OSError:
-            pass  # a read-only directory: nothing to tidy
-        finally:
-            os.close(descriptor)
-        return None
 
 
 # -- the state file ------------------------------------------------------------------------------------------------

@@ -11,8 +11,10 @@ import time
 import pytest
 from bluesky import RunEngine
 
+from instrument.callbacks import attempts, outbox, shipping
 from instrument.callbacks.journal import Journal, validate_metadata
 from instrument.callbacks.outbox import Outbox
+from instrument.callbacks.shipping import Shipper
 from instrument.framework.index import RunIndex
 from instrument.framework.runfiles import DataDirectory
 
@@ -62,6 +64,31 @@ def make_laboratory(tmp_path):
     yield make
     for laboratory in made:
         laboratory.close()
+
+
+@pytest.fixture
+def ship(laboratory):
+    """Start shipping the laboratory's runs to consumers."""
+    made = []
+
+    def start(*consumers, **options):
+        shipper = Shipper(laboratory.data, consumers, laboratory.reports.append, **options)
+        made.append(shipper)
+        shipper.start()
+        return shipper
+
+    yield start
+    for shipper in made:
+        shipper.close()
+
+
+@pytest.fixture
+def short_pauses(monkeypatch):
+    """Retries follow at once, and looks each other."""
+    monkeypatch.setattr(attempts, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(attempts, "LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr(outbox, "_LOOK", 0.01)
+    monkeypatch.setattr(shipping, "LOOK", 0.01)
 
 
 class WarmProcess:

@@ -8,18 +8,12 @@ import bluesky.plans as bp
 import ophyd.sim
 import pytest
 
-from instrument.callbacks import outbox as outbox_module
-from instrument.callbacks.outbox import DELIVERED, OPEN, READY
+from instrument.callbacks.outbox import DELIVERED, OPEN, READY, table
 from instrument.config.errors import UserError
 
 from .consumers import FileConsumer
 
-
-@pytest.fixture(autouse=True)
-def _short_pauses(monkeypatch):
-    monkeypatch.setattr(outbox_module, "_FIRST_PAUSE", 0.001)
-    monkeypatch.setattr(outbox_module, "_LONGEST_PAUSE", 0.01)
-    monkeypatch.setattr(outbox_module, "_LOOK", 0.01)
+pytestmark = pytest.mark.usefixtures("short_pauses")
 
 
 @pytest.fixture
@@ -303,7 +297,7 @@ def test_the_table_shows_every_consumer(laboratory, consumer):
     laboratory.engine(count())
     assert laboratory.outbox.wait(30)
     assert (
-        str(laboratory.outbox.table()).split()[1:]
+        str(table(laboratory.outbox.rows())).split()[1:]
         == (
             "========= ======= ========== consumer delivered pending last error "
             "======== ========= ======= ========== files 1 0 ======== ========= ======= =========="

@@ -79,9 +79,10 @@ def deliver(data, fifo, runs=5, **_):
     """Runs with a file written of each, telling when a file is there, before its mark is."""
     tell = Teller(fifo)
     files = DataDirectory(Path(data))
-    journal = Journal(files.runs, index=RunIndex(files.index, files.runs))
+    index = RunIndex(files.index, files.runs)
+    journal = Journal(files.runs, index=index)
     journal.close_orphans()
-    outbox = Outbox(files.runs, files.outbox, report=lambda line: None)
+    outbox = Outbox(files.runs, files.outbox, report=lambda line: None, index=index)
     outbox.add(TellingConsumer(files.root / "delivered", tell))
     outbox.start()
     engine = RunEngine({}, context_managers=[])

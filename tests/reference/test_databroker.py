@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 import instrument.config
+from tests.faults.session import until
 from tests.terminal import ROOT, Terminal
 
 REFERENCE = """\
@@ -76,11 +77,13 @@ def test_choosing_the_catalog_is_one_line_and_runs_are_safe_in_the_journal(tmp_p
             shown = refused.sub("", shown)
         assert len(list(runs.rglob(f"{uid}.msgpack"))) == 1
         assert session.exit() == 0
-    # The run is for MongoDB too: its writer, behind the outbox, says once that it could not, from a thread of its own.
-    logged = (tmp_path / ".logs" / "ipython_logger.log").read_text()
-    assert (
-        len(re.findall(r"- MongoDB: run 1 is not written yet: localhost:27017: .*; it is tried again\n", logged)) == 1
+    # The run is for MongoDB too: the shipping process says once that it could not, and ends behind the last session.
+    log = tmp_path / ".logs" / "ship.log"
+    until(lambda: "MongoDB: 0 delivered, 1 pending" in (log.read_text() if log.exists() else ""), "the end of shipping")
+    told = re.findall(
+        r"- MongoDB: run 1 is not delivered yet: localhost:27017: .*; it is tried again\n", log.read_text()
     )
+    assert len(told) == 1
 
     iconfig.write_text(embedded)
     with Terminal(tmp_path, arguments=("--config", "iconfig.yml")) as session:
