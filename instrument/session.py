@@ -43,6 +43,7 @@ NAMES = (
     "RE", "cat", "db", "sd", "bec", "peaks", "bp", "bps", "bpp", "oregistry",
     "specwriter", "newSpecFile", "spec_comment", "nxwriter",
     "lup", "two_pass_scan", "findpeak_multipass", "repeat_findpeak", "change_noisy_parameters",
+    "snapshot", "SnapshotReport",
 )  # fmt: skip
 
 # What is imported behind the prompt, in this order.
@@ -357,6 +358,7 @@ class Session:
 
     def names(self) -> dict[str, Any]:
         """What the session gives to its user: engine, catalog, devices, plans, shortcuts."""
+        from instrument.callbacks.snapshot_report import SnapshotReport
         from instrument.devices import registry
 
         names: dict[str, Any] = {
@@ -366,6 +368,7 @@ class Session:
         names["peaks"] = self.bec.peaks
         names["newSpecFile"] = self.specwriter.newSpecFile
         names["spec_comment"] = self.specwriter.spec_comment
+        names["SnapshotReport"] = SnapshotReport
         names |= self.plans | self.devices
         names |= registry.shortcuts(self.devices, self.config.shortcuts)
         return names

@@ -66,6 +66,7 @@ CREATE TABLE IF NOT EXISTS consumers (name TEXT PRIMARY KEY, since REAL NOT NULL
 """
 
 OPEN, READY, DELIVERED, SET_ASIDE = "open", "ready", "delivered", "set aside"
+NOT_WANTED = "not wanted"  # by those who recorded the run
 
 
 class RunConsumer(Protocol):
@@ -110,6 +111,7 @@ class Outbox:
         report: Callable[[str], None],
         *,
         index: RunIndex | None = None,
+        exclusive: bool = False,
     ) -> None:
         """Nothing is delivered before `start`.
 
@@ -118,10 +120,13 @@ class Outbox:
             marks_path: the SQLite file that says what was delivered to whom, `DataDirectory.outbox`.
             report: told, in one line, when a consumer begins to fail and when it has caught up. Called from any thread.
             index: asked at the start for runs of which there are no marks, because a power cut took them.
+            exclusive: what is recorded here is for the consumers added here, not for those that sessions in the same
+                directory have (the SPEC file of the next session, say).
         """
         self.journal_dir = journal_dir
         self._report = report
         self._index = index
+        self._exclusive = exclusive
         self._consumers: dict[str, RunConsumer] = {}
         self._threads: dict[str, threading.Thread] = {}
         self._busy: dict[str, tuple[str, float]] = {}  # consumer -> (scan number, since)
@@ -182,6 +187,10 @@ class Outbox:
             rows.append((start["uid"], consumer.name, path, str(start.get("scan_id")), self._owner, assignment, OPEN))
         with self._lock:
             self._running[start["uid"]] = {}
+            rows += [
+                (start["uid"], name, path, str(start.get("scan_id")), self._owner, None, NOT_WANTED)
+                for name in self._excluded()
+            ]
             self._unmarked.extend(rows)
             self._mark()
             try:
@@ -190,6 +199,17 @@ class Outbox:
                 )
             except sqlite3.Error as error:
                 self._marks_broken(error)
+
+    def _excluded(self) -> list[str]:
+        """Consumers that sessions in this directory have, and that what is recorded here is not for."""
+        if not self._exclusive:
+            return []
+        try:
+            known = [name for (name,) in self._database.execute("SELECT name FROM consumers")]
+        except sqlite3.Error as error:
+            self._marks_broken(error)
+            return []
+        return [name for name in known if name not in self._consumers]
 
     def _end(self, uid: str) -> None:
         with self._lock:

@@ -259,6 +259,11 @@ def mongodb_of(config: Config) -> tuple[str, str] | None:
     return _impatient(source.args.get("metadatastore_db")), _impatient(source.args.get("asset_registry_db"))
 
 
+def catalog_names(config: Config) -> list[str]:
+    """Every catalog that `iconfig.yml`, or `bluesky_snapshot -b`, may name."""
+    return sorted({EMBEDDED, *_sources(config)})
+
+
 def _refuse(problem: str) -> Any:
     raise CatalogError(problem)
 

@@ -54,6 +54,7 @@ class StateFile(MutableMapping[str, Any]):
         explicit: Mapping[str, Any] | None = None,
         *,
         last_scan_id: Callable[[], int] | None = None,
+        quiet_about_others: bool = False,
     ) -> None:
         """Read the file. Nothing in it, and no lack of it, is a reason not to start; see `messages`.
 
@@ -63,8 +64,10 @@ class StateFile(MutableMapping[str, Any]):
             explicit: values that go before what is saved.
             last_scan_id: asked only where the file is missing or unreadable, so that scan numbers are not given twice;
                 `RunIndex.last_scan_id`.
+            quiet_about_others: do not tell which other sessions use it; for what is over in a second.
         """
         self.path = path
+        self._quiet = quiet_about_others
         self.messages: list[str] = []
         self._lock = threading.RLock()
         self._last_scan_id = last_scan_id
@@ -98,7 +101,7 @@ class StateFile(MutableMapping[str, Any]):
 
     def _newcomers(self) -> list[str]:
         """One line for each other session that was not there at the last look; a look costs a `stat`."""
-        if self._presence is None:
+        if self._presence is None or self._quiet:
             return []
         try:
             changed = self._presence.directory.stat().st_mtime_ns

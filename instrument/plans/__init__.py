@@ -11,5 +11,6 @@ from instrument.plans.peak_finder import (
     repeat_findpeak,
     two_pass_scan,
 )
+from instrument.plans.snapshot import snapshot
 
-__all__ = ["change_noisy_parameters", "findpeak_multipass", "lup", "repeat_findpeak", "two_pass_scan"]
+__all__ = ["change_noisy_parameters", "findpeak_multipass", "lup", "repeat_findpeak", "snapshot", "two_pass_scan"]
