@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(LOGGER_NAME)
 
+REPORTED = ("snapshot", "snapshot_restore")  # plans that print a report of their own
 NUMERIC = ("number", "integer")
 
 
@@ -249,7 +250,8 @@ class BestEffort:
         """Take one document. Whatever goes wrong is told once per run, and does not stop it."""
         if name == "start":
             self._failed = False
-        if self._failed:
+            self._silent = doc.get("plan_name") in REPORTED
+        if self._failed or self._silent:
             return
         try:
             if name in ("start", "descriptor", "event", "event_page", "stop"):

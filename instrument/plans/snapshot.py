@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
@@ -20,6 +21,7 @@ from instrument.framework.snapshots import PLAN, UNREACHABLE
 from instrument.plans.checks import plan
 
 DESCRIPTION = "archive snapshot of ophyd Signals (usually EPICS PVs)"
+LOOK = 0.02  # s; between two looks at devices that are connecting
 PACKAGES = {  # name in the document: name of the distribution
     "PyEpics": "pyepics",
     "bluesky": "bluesky",
@@ -65,6 +67,7 @@ def snapshot(
     pv_lists = [thing for thing in things if isinstance(thing, PvList)]
     for pvs in pv_lists:
         yield from bps.trigger(pvs, wait=True)
+    yield from _wait_until_connected(things, timeout)
     missing = {pv: (f"PV:{pv}", why) for pvs in pv_lists for pv, why in pvs.unreachable.items()}
     readable = []
     for thing in things:
@@ -106,6 +109,13 @@ def snapshot(
         return uid
 
     return (yield from (bpp.subs_wrapper(take(), SnapshotReport()) if report else take()))
+
+
+def _wait_until_connected(things: Iterable[Any], timeout: float) -> MsgGenerator[None]:
+    """Components that are made at first use take a moment."""
+    deadline = time.monotonic() + timeout
+    while not all(getattr(thing, "connected", True) for thing in things) and time.monotonic() < deadline:
+        yield from bps.sleep(LOOK)
 
 
 def record(thing: Any, stream: str) -> MsgGenerator[None]:

@@ -23,6 +23,7 @@ CALLS = {
     "findpeak_multipass": lambda b: plans.findpeak_multipass(2, detector=b.noisy, motor=b.motor),
     "repeat_findpeak": lambda b: plans.repeat_findpeak(2, detector=b.noisy, motor=b.motor, calc=b.calc),
     "change_noisy_parameters": lambda b: plans.change_noisy_parameters(calc=b.calc),
+    "snapshot": lambda b: plans.snapshot([b.motor, b.noisy]),
 }
 
 
@@ -52,7 +53,7 @@ def test_the_spy_sees_a_plan_that_touches_a_device(bench, touch):
 def test_plans_can_be_run_dry(bench, name, capsys):
     bench.guard.armed = False
     summarize_plan(CALLS[name](bench))
-    assert "m1 -> " in capsys.readouterr().out or name == "change_noisy_parameters"
+    assert "m1 -> " in capsys.readouterr().out or name in {"change_noisy_parameters", "snapshot"}
 
 
 @pytest.mark.parametrize(

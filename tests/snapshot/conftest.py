@@ -86,6 +86,9 @@ def put(virtual_beamline):
     """Write a PV of the beamline, and wait until it is written."""
 
     def write(pv: str, value: object) -> None:
+        from instrument.devices.pvs import attach
+
+        attach()  # before pyepics chooses another libca than ophyd does
         import epics
 
         assert epics.caput(pv, value, wait=True, timeout=30) == 1, pv
