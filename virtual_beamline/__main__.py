@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from virtual_beamline.names import DEFAULT_PREFIX, LOOPBACK, checked_prefix
+from virtual_beamline.names import AREA_DETECTOR_PREFIX, DEFAULT_PREFIX, LOOPBACK, checked_prefix
 
 if TYPE_CHECKING:
     from virtual_beamline.supervisor import PortLease
@@ -39,6 +39,18 @@ def _parser() -> argparse.ArgumentParser:
         )
     start.add_argument("--timeout", type=float, default=30, help="seconds to wait for it (default 30)")
     start.add_argument("--log-dir", type=Path, help="where its log file goes")
+    for command in (start, run):
+        command.add_argument(
+            "--area-detector",
+            default=AREA_DETECTOR_PREFIX,
+            type=_prefix,
+            metavar="PREFIX",
+            help=f"begins all PV names of the area detector (default {AREA_DETECTOR_PREFIX})",
+        )
+        command.add_argument(
+            "--no-area-detector", dest="area_detector", action="store_const", const=None, help="do without one"
+        )
+    run.add_argument("--ioc", default="gp", help=argparse.SUPPRESS)
     for name in ("--id", "--log-file", "--lease", "--lifeline"):  # said by the supervisor
         run.add_argument(name, help=argparse.SUPPRESS)
     listing = add("list", "all PVs with type and description")
@@ -85,7 +97,9 @@ def _run(arguments: argparse.Namespace) -> NoReturn:
 
     serve(
         ServerOptions(
+            ioc=arguments.ioc,
             prefix=arguments.prefix,
+            area_detector=arguments.area_detector if arguments.ioc == "gp" else None,
             seed=arguments.seed,
             beamline_id=arguments.id,
             lease=_lease(arguments.lease),
@@ -101,19 +115,22 @@ def _start(arguments: argparse.Namespace) -> int:
 
     beamline = supervisor.start(
         prefix=arguments.prefix,
+        area_detector=arguments.area_detector,
         seed=arguments.seed,
         parent_lifeline=False,
         log_dir=arguments.log_dir,
         listen=arguments.listen,
     )
     try:
-        beamline.wait_ready(arguments.timeout)
+        for ioc in beamline.iocs:
+            ioc.wait_ready(arguments.timeout)
     except BaseException:
         beamline.stop()
         raise
     print(beamline.environment.exports())
+    served = " and ".join(f"{ioc.prefix} (pid {ioc.pid})" for ioc in beamline.iocs)
     print(
-        f"virtual beamline {beamline.id} serves {beamline.prefix} (pid {beamline.pid}); "
+        f"virtual beamline {beamline.id} serves {served}; "
         f'virtual-beamline stop {beamline.id} ends it. For this shell: eval "$(virtual-beamline start)"',
         file=sys.stderr,
     )
@@ -131,9 +148,10 @@ def _status() -> int:
         return 1
     rows = [("id", "prefix", "pid", "address", "up", "log")]
     for beamline in alive:
-        host, port = beamline.environment.ca_address
-        up = f"{(time.time() - beamline.started) / 60:.1f} min"
-        rows.append((beamline.id, beamline.prefix, str(beamline.pid), f"{host}:{port}", up, str(beamline.log_file)))
+        for ioc in beamline.iocs:
+            host, port = ioc.address
+            up = f"{(time.time() - ioc.started) / 60:.1f} min" if ioc.poll() is None else "ended"
+            rows.append((beamline.id, ioc.prefix, str(ioc.pid), f"{host}:{port}", up, str(ioc.log_file)))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
@@ -145,19 +163,26 @@ def _stop(arguments: argparse.Namespace) -> int:
 
     beamline = supervisor.find(arguments.id)
     beamline.stop()
-    if beamline.poll() is None:
-        print(f"virtual beamline {beamline.id} (pid {beamline.pid}) does not end", file=sys.stderr)
-        return 1
+    for ioc in beamline.iocs:
+        if ioc.poll() is None:
+            print(f"{ioc.prefix} of virtual beamline {beamline.id} (pid {ioc.pid}) does not end", file=sys.stderr)
+            return 1
     print(f"stopped {beamline.id}", file=sys.stderr)
     return 0
 
 
 def _list(arguments: argparse.Namespace) -> int:
     from virtual_beamline import beamline, supervisor
+    from virtual_beamline.area_detector import detector
 
     named = os.environ.get("VIRTUAL_BEAMLINE")
-    meant = next((each.prefix for each in supervisor.running() if each.id == named), DEFAULT_PREFIX)
-    records = beamline.contents(arguments.prefix or meant)
+    meant = next((each for each in supervisor.running() if each.id == named), None)
+    area_detector: str | None = AREA_DETECTOR_PREFIX
+    if meant is not None:
+        area_detector = meant.area_detector.prefix if meant.area_detector is not None else None
+    records = beamline.contents(arguments.prefix or (meant.prefix if meant is not None else DEFAULT_PREFIX))
+    if area_detector is not None:
+        records += detector.contents(area_detector)
     width, type_width = max(len(r.name) for r in records), max(len(r.type) for r in records)
     for record in records:
         print(f"{record.name:{width}}  {record.type:{type_width}}  {record.description}".rstrip())

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 
+from virtual_beamline.epics import RecordSpec
 from virtual_beamline.names import DEFAULT_PREFIX, ID_RECORD, LOOPBACK
-from virtual_beamline.physics import CHANNEL_RATES, CLOCK_FREQUENCY, World, temperature_fields
+from virtual_beamline.physics import CHANNEL_RATES, CLOCK_FREQUENCY, World, dither_fields, temperature_fields
 
 logger = logging.getLogger("virtual_beamline")
 
@@ -20,30 +20,16 @@ LONG_TEXT = 1024
 ARRAY = 1024
 
 
-@dataclass(frozen=True)
-class RecordSpec:
-    """One record of the database."""
+def contents(
+    prefix: str = DEFAULT_PREFIX, world: World | None = None, area_detector: str | None = None
+) -> list[RecordSpec]:
+    """Every record of the IOC `gp:`.
 
-    name: str
-    type: str
-    description: str
-    fields: Mapping[str, object] = field(default_factory=dict)
-    aliases: tuple[str, ...] = ()
-
-    def database_text(self) -> str:
-        """The record in EPICS's database language."""
-        lines = [f'record({self.type}, "{self.name}") {{', f'  field(DESC, "{_quoted(self.description[:40])}")']
-        lines += [f'  field({name}, "{_quoted(str(value))}")' for name, value in self.fields.items()]
-        lines += [f'  alias("{alias}")' for alias in self.aliases]
-        return "\n".join([*lines, "}"])
-
-
-def _quoted(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"')
-
-
-def contents(prefix: str = DEFAULT_PREFIX, world: World | None = None) -> list[RecordSpec]:
-    """Every record of the beamline; what is random in it (the simulated peak) comes from ``world``."""
+    Args:
+        prefix: begins all their names.
+        world: where what is random in it (the simulated peak) comes from.
+        area_detector: prefix of the area detector's IOC, whose image two records dither; None: they do not.
+    """
     world = world or World()
     return [
         RecordSpec(f"{prefix}{ID_RECORD}", "stringin", "Which beamline this is"),
@@ -52,7 +38,7 @@ def contents(prefix: str = DEFAULT_PREFIX, world: World | None = None) -> list[R
         ),
         *_motors(prefix),
         *_scaler(f"{prefix}scaler1"),
-        *_user_calcs(prefix, _simulation(prefix, world)),
+        *_user_calcs(prefix, _simulation(prefix, world, area_detector)),
         *_user_calc_outs(prefix),
         *_scratch(f"{prefix}gp:"),
         *_busys(prefix),
@@ -110,9 +96,13 @@ def _scaler(name: str) -> Iterator[RecordSpec]:
         )
 
 
-def _simulation(prefix: str, world: World) -> dict[int, dict[str, object]]:
+def _simulation(prefix: str, world: World, area_detector: str | None) -> dict[int, dict[str, object]]:
     """What the simulated world does with user calcs."""
-    return {1: world.peak.fields(f"{prefix}m1.RBV"), 8: temperature_fields(f"{prefix}userCalc8")}
+    found = {1: world.peak.fields(f"{prefix}m1.RBV"), 8: temperature_fields(f"{prefix}userCalc8")}
+    if area_detector is not None:
+        for number, axis, center in zip((9, 10), "XY", world.spot.center, strict=True):
+            found[number] = dither_fields(center, f"{area_detector}cam1:PeakStart{axis}")
+    return found
 
 
 def _user_calcs(prefix: str, simulation: Mapping[int, Mapping[str, object]]) -> Iterator[RecordSpec]:
@@ -247,7 +237,13 @@ def _scan(period: int) -> dict[str, object]:
     return {"SCAN": f"{period} second"} if period else {}
 
 
-def boot_beamline(prefix: str, seed: int | None, listen: str = LOOPBACK, repeater_port: int | None = None) -> None:
+def boot_beamline(
+    prefix: str,
+    seed: int | None,
+    listen: str = LOOPBACK,
+    repeater_port: int | None = None,
+    area_detector: str | None = None,
+) -> None:
     """Serve the beamline from this process; returns when it does.
 
     Raises:
@@ -266,6 +262,6 @@ def boot_beamline(prefix: str, seed: int | None, listen: str = LOOPBACK, repeate
         except OSError as error:  # the libca of a client that was there first serves as one
             logger.info("no CA repeater of its own on port %d: %s", repeater_port, error)
     ScalerRecord.world = world = World(seed)
-    text = "\n".join(record.database_text() for record in contents(prefix, world))
+    text = "\n".join(record.database_text() for record in contents(prefix, world, area_detector))
     epics.boot([Swait, Busy, MotorRecord, ScalerRecord], text, pvaccess=True, devices=ioc_stats.devices())
     epics.stir_random_numbers(world.rndm_draws)

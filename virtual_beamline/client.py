@@ -11,7 +11,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 
 from virtual_beamline.names import ENVIRONMENT_VARIABLE, LOOPBACK, MAX_ARRAY_BYTES
@@ -32,22 +32,22 @@ class CaEnvironment:
         cls,
         beamline_id: str,
         *,
-        ca_port: int,
+        ca_ports: Sequence[int],
         repeater_port: int,
         pva_port: int,
-        pva_search_port: int,
+        pva_search_ports: Sequence[int],
         host: str = LOOPBACK,
     ) -> CaEnvironment:
-        """The environment of the beamline that serves on these ports of ``host``."""
+        """The environment of the beamline whose IOCs serve on these ports of ``host``, `gp:` first."""
         return cls(
             {
-                "EPICS_CA_ADDR_LIST": f"{host}:{ca_port}",
+                "EPICS_CA_ADDR_LIST": " ".join(f"{host}:{port}" for port in ca_ports),
                 "EPICS_CA_AUTO_ADDR_LIST": "NO",
                 "EPICS_CA_REPEATER_PORT": str(repeater_port),
                 "EPICS_CA_MAX_ARRAY_BYTES": str(MAX_ARRAY_BYTES),
-                "EPICS_PVA_ADDR_LIST": host,
+                "EPICS_PVA_ADDR_LIST": " ".join(f"{host}:{port}" for port in pva_search_ports),
                 "EPICS_PVA_AUTO_ADDR_LIST": "NO",
-                "EPICS_PVA_BROADCAST_PORT": str(pva_search_port),
+                "EPICS_PVA_BROADCAST_PORT": str(pva_search_ports[0]),
                 "EPICS_PVA_SERVER_PORT": str(pva_port),
                 ENVIRONMENT_VARIABLE: beamline_id,
             }
@@ -55,8 +55,16 @@ class CaEnvironment:
 
     @property
     def ca_address(self) -> tuple[str, int]:
-        """Host and port of the CA server."""
-        host, port = self.variables["EPICS_CA_ADDR_LIST"].split()[0].split(":")
+        """Host and port of the CA server of `gp:`."""
+        return self._ca_address(0)
+
+    @property
+    def area_detector_address(self) -> tuple[str, int]:
+        """Host and port of the CA server of `ad:`, whether it runs or not."""
+        return self._ca_address(-1)
+
+    def _ca_address(self, index: int) -> tuple[str, int]:
+        host, port = self.variables["EPICS_CA_ADDR_LIST"].split()[index].split(":")
         return host, int(port)
 
     def apply(self, environ: MutableMapping[str, str] = os.environ) -> None:

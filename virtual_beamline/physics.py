@@ -1,9 +1,9 @@
-"""What the simulated world does: a diffraction peak, a temperature, radiation that is counted; all from one seed.
+"""What the simulated world does: a diffraction peak, a spot on a camera, a temperature, counts; all from one seed.
 
-What a seed repeats: the peak (centre, width, height, noise), each scaler's counts (for the same sequence of presets and
-rates; a count that is stopped by hand, or read while it goes on, uses its numbers at times that are not repeatable),
-and the sequence of RNDM, which EPICS base shares between all records, so that a record's share of it depends on which
-others are processed meanwhile.
+What a seed repeats: the peak and the spot (centre, width, height, noise), the noise of the images in their order, each
+scaler's counts (for the same sequence of presets and rates; a count that is stopped by hand, or read while it goes on,
+uses its numbers at times that are not repeatable), and the sequence of RNDM, which EPICS base shares between all
+records, so that a record's share of it depends on which others are processed meanwhile.
 """
 
 from __future__ import annotations
@@ -64,6 +64,43 @@ class Peak:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """A diffraction spot on the camera, in pixels and counts.
+
+    Attributes:
+        center: X and Y.
+        width: sigma of the Gaussian in X and Y.
+        height: counts at the centre.
+        noise: width of the uniform noise, in counts.
+    """
+
+    center: tuple[int, int]
+    width: tuple[int, int]
+    height: float
+    noise: float
+
+
+DITHER_CALC = "B+NINT(C*(RNDM-0.5))"
+"""A whole pixel about the centre B, within C / 2."""
+DITHER = 10.0
+"""Pixels over which the spot moves to and fro."""
+
+
+def dither_fields(center: int, target_pv: str) -> dict[str, object]:
+    """Fields of the swait record that moves the spot about its centre, by writing ``target_pv`` each second."""
+    return {
+        "DESC": "dither of the image",
+        "B": center,
+        "C": DITHER,
+        "CALC": DITHER_CALC,
+        "OUTN": target_pv,
+        "OOPT": "Every Time",
+        "SCAN": "1 second",
+        "PREC": 0,
+    }
+
+
 def temperature_fields(pv: str, setpoint: float = 25.0) -> dict[str, object]:
     """Fields of the swait record ``pv`` that simulates a temperature controller, at its setpoint to begin with."""
     return {
@@ -107,6 +144,17 @@ class World:
             width=round(draws.uniform(0.02, 0.06), 5),
             scale=round(draws.uniform(80_000, 100_000), 1),
             noise=round(draws.uniform(0.02, 0.08), 5),
+        )
+
+    @property
+    def spot(self) -> Spot:
+        """The spot on the camera: somewhere between 100 and 900, some 10 pixels wide, below what 8 bits can hold."""
+        draws = self._draws("spot")
+        return Spot(
+            center=(draws.randint(100, 900), draws.randint(100, 900)),
+            width=(draws.randint(8, 40), draws.randint(8, 40)),
+            height=float(draws.randint(120, 220)),
+            noise=float(draws.randint(4, 20)),
         )
 
     @property

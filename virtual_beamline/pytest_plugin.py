@@ -1,7 +1,8 @@
 """Fixtures that give tests a real IOC process; ``pytest_plugins = ["virtual_beamline.pytest_plugin"]`` in conftest.py.
 
 The ports are leased, and the environment of Channel Access is set, before any test module can import ophyd: a CA
-context reads its environment once per process. Each worker of pytest-xdist has a beamline of its own.
+context reads its environment once per process. Each worker of pytest-xdist has a beamline of its own, whose area
+detector is started when the first test asks for it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from virtual_beamline import supervisor
-from virtual_beamline.supervisor import PortLease, RunningBeamline
+from virtual_beamline.names import AREA_DETECTOR_PREFIX
+from virtual_beamline.supervisor import PortLease, RunningAreaDetector, RunningBeamline
 
 _lease_key = pytest.StashKey[PortLease]()
 _id_key = pytest.StashKey[str]()
@@ -42,6 +44,16 @@ def virtual_beamline(request: pytest.FixtureRequest) -> Iterator[RunningBeamline
     beamline.wait_ready()
     yield beamline
     beamline.stop()
+
+
+@pytest.fixture(scope="session")
+def area_detector(request: pytest.FixtureRequest) -> Iterator[RunningAreaDetector]:
+    """The area detector `ad:` of this test process's beamline; it answers. `gp:` need not run, and dithers nothing."""
+    stash = request.config.stash
+    ioc = supervisor.start_area_detector(stash[_id_key], AREA_DETECTOR_PREFIX, stash[_lease_key], seed=1)
+    ioc.wait_ready()
+    yield ioc
+    ioc.stop()
 
 
 @pytest.fixture

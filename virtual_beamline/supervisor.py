@@ -1,4 +1,7 @@
-"""Start, watch and stop virtual beamlines: each in a process and session of its own, on ports of its own.
+"""Start, watch and stop virtual beamlines: each IOC in a process and session of its own, on ports of its own.
+
+A beamline is the IOC `gp:` and, if wanted, the area detector's IOC `ad:`, whose image work would disturb the motors in
+the same process. Both have one id, one lease of ports and one environment of their clients.
 
 Ports are leased by locking a file, because two servers can bind one UDP port of the loopback silently. The beamline's
 process inherits the lock and holds it as long as it lives, so that a lease can neither outlive it nor be lost before.
@@ -10,6 +13,7 @@ import contextlib
 import fcntl
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -19,12 +23,15 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from virtual_beamline.client import CaEnvironment, PvNotAnsweringError, read_text
 from virtual_beamline.names import DEFAULT_PREFIX, ENVIRONMENT_VARIABLE, ID_RECORD, LOOPBACK, checked_prefix
 
 _FIRST_PORT, _PORTS_PER_LEASE, _LEASES = 21_000, 8, 1000
-_KEPT_LOGS = 20
+_KEPT_LOGS = 40
+_AREA_DETECTOR = "-ad"
+"""Marks the files of the area detector's IOC, beside those of `gp:`."""
 
 
 class BeamlineStartError(RuntimeError):
@@ -54,7 +61,7 @@ def runtime_directory() -> Path:
 class PortLease:
     """Ports that nobody else uses while ``descriptor`` is open in some process.
 
-    The last four ports of a lease are kept for the area detector IOC of the same beamline.
+    The first four are of `gp:`, the last four of `ad:`.
     """
 
     number: int
@@ -80,21 +87,41 @@ class PortLease:
         """UDP port of pvAccess searches."""
         return self.first + 3
 
+    @property
+    def area_detector(self) -> int:
+        """The CA server's port of `ad:`, TCP and UDP."""
+        return self.first + 4
+
+    @property
+    def area_detector_pva(self) -> int:
+        """TCP port of the pvAccess server of `ad:`, UDP port of its searches."""
+        return self.first + 5
+
+    @property
+    def images(self) -> int:
+        """TCP port of the pvAccess server of the images, UDP port of its searches."""
+        return self.first + 6
+
     def environment(self, beamline_id: str, host: str = LOOPBACK) -> CaEnvironment:
         """What clients of a beamline on these ports need."""
         return CaEnvironment.of_ports(
             beamline_id,
-            ca_port=self.first,
+            ca_ports=(self.first, self.area_detector),
             repeater_port=self.repeater,
             pva_port=self.pva,
-            pva_search_port=self.pva_search,
+            pva_search_ports=(self.pva_search, self.area_detector_pva, self.images),
             host=host,
         )
 
     @property
     def state_file(self) -> Path:
-        """What the holder tells about itself."""
+        """What `gp:` tells about itself."""
         return runtime_directory() / f"{self.number}.json"
+
+    @property
+    def area_detector_state_file(self) -> Path:
+        """What `ad:` tells about itself."""
+        return runtime_directory() / f"{self.number}{_AREA_DETECTOR}.json"
 
     def release(self) -> None:
         """Close this process's hold on the ports."""
@@ -133,7 +160,8 @@ def lease_ports() -> PortLease:
             lease.release()
             continue
         if lease.can_bind():
-            lease.state_file.unlink(missing_ok=True)  # of an earlier holder that was killed
+            for file in (lease.state_file, lease.area_detector_state_file):
+                file.unlink(missing_ok=True)  # of an earlier holder that was killed
             return lease
         lease.release()
     last = _FIRST_PORT + _LEASES * _PORTS_PER_LEASE - 1
@@ -146,8 +174,8 @@ def new_id() -> str:
     return f"vb-{os.urandom(4).hex()}"
 
 
-class RunningBeamline:
-    """A beamline's process, as its parent or any other process of the user sees it."""
+class RunningIoc:
+    """An IOC's process, as its parent or any other process of the user sees it."""
 
     def __init__(
         self,
@@ -176,7 +204,7 @@ class RunningBeamline:
             os.register_at_fork(after_in_child=self._drop_lifeline)
 
     def __repr__(self) -> str:
-        return f"<virtual beamline {self.id} {self.prefix} pid {self.pid}>"
+        return f"<IOC {self.prefix} of virtual beamline {self.id} pid {self.pid}>"
 
     def _drop_lifeline(self) -> None:
         if self._lifeline is not None:
@@ -184,8 +212,17 @@ class RunningBeamline:
                 os.close(self._lifeline)
             self._lifeline = None
 
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port of its CA server."""
+        return self.environment.ca_address
+
+    @property
+    def _state_file(self) -> Path:
+        return runtime_directory() / f"{self.lease_number}.json"
+
     def wait_ready(self, timeout: float = 30) -> None:
-        """Wait until the beamline's PVs answer, and prove by BEAMLINE_ID that it is this one which answers.
+        """Wait until its PVs answer, and prove by BEAMLINE_ID that it is this one which answers.
 
         Raises:
             BeamlineStartError: it has ended, another server answers on its port, or the time is up.
@@ -195,7 +232,7 @@ class RunningBeamline:
         while True:
             code = self.poll()
             if code is not None:
-                msg = f"the virtual beamline {self.id} ended at once (exit code {code}): {self._last_words()}"
+                msg = f"{self._what} ended at once (exit code {code}): {self._last_words()}"
                 raise BeamlineStartError(msg)
             remaining = deadline - time.monotonic()
             if remaining <= 0:
@@ -205,12 +242,16 @@ class RunningBeamline:
                     msg = f"{pv} does not answer after {timeout:g} s; {self._last_words()}"
                 raise BeamlineStartError(msg)
             try:
-                answer = read_text(pv, self.environment.ca_address, min(remaining, 0.25))
+                answer = read_text(pv, self.address, min(remaining, 0.25))
             except PvNotAnsweringError:
                 answer = ""
             if answer == self.id:
                 return
             time.sleep(0.01)
+
+    @property
+    def _what(self) -> str:
+        return f"{self.prefix} of the virtual beamline {self.id}"
 
     def _last_words(self) -> str:
         try:
@@ -224,24 +265,70 @@ class RunningBeamline:
         """The exit code when it has ended (0 if it was not our child and the code is unknown), else None."""
         if self._process is not None:
             return self._process.poll()
-        return None if any(other.id == self.id for other in running()) else 0
+        try:
+            alive = json.loads(self._state_file.read_text())["id"] == self.id and _is_locked(self._state_file)
+        except (OSError, ValueError, KeyError):
+            alive = False
+        return None if alive else 0
+
+    def stop(self, timeout: float = 5) -> None:
+        """End this IOC, and only it: SIGTERM, after ``timeout`` seconds SIGKILL."""
+        _end([self], timeout)
+        self._drop_lifeline()
+
+
+class RunningAreaDetector(RunningIoc):
+    """The process of `ad:`."""
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port of its CA server."""
+        return self.environment.area_detector_address
+
+    @property
+    def _state_file(self) -> Path:
+        return runtime_directory() / f"{self.lease_number}{_AREA_DETECTOR}.json"
+
+
+class RunningBeamline(RunningIoc):
+    """The process of `gp:`, and that of the area detector's IOC if there is one."""
+
+    area_detector: RunningAreaDetector | None = None
+
+    def __repr__(self) -> str:
+        return f"<virtual beamline {self.id} {self.prefix} pid {self.pid}>"
+
+    @property
+    def _what(self) -> str:
+        return f"the virtual beamline {self.id}"
+
+    @property
+    def iocs(self) -> list[RunningIoc]:
+        """All its processes."""
+        return [self] if self.area_detector is None else [self, self.area_detector]
 
     def stop(self, timeout: float = 5) -> None:
         """End this beamline, and only it: SIGTERM, after ``timeout`` seconds SIGKILL."""
-        for number, patience in ((signal.SIGTERM, timeout), (signal.SIGKILL, timeout)):
-            if self.poll() is not None:
-                break
+        _end(self.iocs, timeout)
+        for ioc in self.iocs:
+            ioc._drop_lifeline()  # noqa: SLF001  (this module's own class)
+
+
+def _end(iocs: list[RunningIoc], timeout: float) -> None:
+    for number, patience in ((signal.SIGTERM, timeout), (signal.SIGKILL, timeout)):
+        alive = [ioc for ioc in iocs if ioc.poll() is None]
+        for ioc in alive:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, number)
-            deadline = time.monotonic() + patience
-            while self.poll() is None and time.monotonic() < deadline:
-                time.sleep(0.01)
-        self._drop_lifeline()
+                os.kill(ioc.pid, number)
+        deadline = time.monotonic() + patience
+        while any(ioc.poll() is None for ioc in alive) and time.monotonic() < deadline:
+            time.sleep(0.01)
 
 
 def start(
     *,
     prefix: str = DEFAULT_PREFIX,
+    area_detector: str | None = None,
     seed: int | None = None,
     parent_lifeline: bool = True,
     log_dir: Path | str | None = None,
@@ -249,97 +336,192 @@ def start(
     beamline_id: str | None = None,
     listen: str = LOOPBACK,
 ) -> RunningBeamline:
-    """Start a beamline in a process and session of its own; returns before it is ready.
+    """Start a beamline, each IOC in a process and session of its own; returns before it is ready.
 
     Args:
-        prefix: begins all its PV names.
+        prefix: begins all PV names of its IOC `gp:`.
+        area_detector: begins all PV names of the area detector's IOC; None: there is none. It starts beside the other
+            one; whoever needs it waits for it (``beamline.area_detector.wait_ready()``).
         seed: makes its random numbers repeatable.
         parent_lifeline: it ends when this process does, however this process ends.
-        log_dir: where its log file goes; default: the user's runtime directory.
+        log_dir: where its log files go; default: the user's runtime directory.
         lease: ports to serve on, which stay the caller's to release; default: free ones.
         beamline_id: its id, if it has been promised already.
         listen: address of the interface to serve on.
 
     Raises:
         BeamlineStartError: it cannot be started.
-        ValueError: the prefix cannot begin PV names.
+        ValueError: a prefix cannot begin PV names.
     """
     checked_prefix(prefix)
+    if area_detector is not None:
+        checked_prefix(area_detector)
+        # Both IOCs make the same world of one seed; the session may want to know which.
+        seed = random.SystemRandom().getrandbits(32) if seed is None else seed
     beamline_id = beamline_id or new_id()
     own_lease = lease is None
     lease = lease or lease_ports()
-    directory = Path(log_dir) if log_dir else runtime_directory() / "logs"
-    directory.mkdir(parents=True, exist_ok=True)
-    if not log_dir:
-        _remove_old_logs(directory)
-    log_file = directory / f"{beamline_id}.log"
-    command = [sys.executable, "-P", "-m", "virtual_beamline", "run", "--prefix", prefix, "--id", beamline_id]
-    command += ["--lease", f"{lease.number}:{lease.descriptor}", "--log-file", str(log_file), "--listen", listen]
-    command += ["--seed", str(seed)] if seed is not None else []
-    descriptors, reading, writing = [lease.descriptor], -1, None
-    if parent_lifeline:
-        reading, writing = os.pipe()
-        descriptors.append(reading)
-        command += ["--lifeline", str(reading)]
-    package_root = str(Path(__file__).resolve().parent.parent)
-    paths = [package_root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    launch = _Launch(
+        beamline_id=beamline_id,
+        lease=lease,
+        seed=seed,
+        parent_lifeline=parent_lifeline,
+        directory=_log_directory(log_dir),
+        listen=listen,
+    )
     try:
-        with log_file.open("ab") as log:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                pass_fds=descriptors,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-            )
-    except OSError as error:
-        if writing is not None:
-            os.close(writing)
-        msg = f"cannot start the virtual beamline: {error}"
-        raise BeamlineStartError(msg) from error
+        options = ["--no-area-detector"] if area_detector is None else ["--area-detector", area_detector]
+        beamline = RunningBeamline(**launch.start("gp", prefix, options))
+        if area_detector is not None:
+            try:
+                beamline.area_detector = RunningAreaDetector(**launch.start("ad", area_detector, []))
+            except BeamlineStartError:
+                beamline.stop()
+                raise
     finally:
-        if reading >= 0:
-            os.close(reading)
         if own_lease:
             lease.release()
-    return RunningBeamline(
-        id=beamline_id,
-        pid=process.pid,
-        prefix=prefix,
-        environment=lease.environment(beamline_id, listen),
-        log_file=log_file,
-        lease_number=lease.number,
-        started=time.time(),
-        process=process,
-        lifeline=writing,
+    return beamline
+
+
+def start_area_detector(
+    beamline_id: str,
+    prefix: str,
+    lease: PortLease,
+    *,
+    seed: int | None = None,
+    log_dir: Path | str | None = None,
+    listen: str = LOOPBACK,
+) -> RunningAreaDetector:
+    """Start the area detector's IOC of a beamline that has none, or whose own has ended; it ends with this process.
+
+    Args:
+        beamline_id: of the beamline.
+        prefix: begins all its PV names.
+        lease: of the beamline.
+        seed: of the beamline.
+        log_dir: where its log file goes; default: the user's runtime directory.
+        listen: address of the interface to serve on.
+
+    Raises:
+        BeamlineStartError: it cannot be started.
+        ValueError: the prefix cannot begin PV names.
+    """
+    launch = _Launch(
+        beamline_id=beamline_id,
+        lease=lease,
+        seed=seed,
+        parent_lifeline=True,
+        directory=_log_directory(log_dir),
+        listen=listen,
     )
+    return RunningAreaDetector(**launch.start("ad", checked_prefix(prefix), []))
+
+
+def _log_directory(wanted: Path | str | None) -> Path:
+    directory = Path(wanted) if wanted else runtime_directory() / "logs"
+    directory.mkdir(parents=True, exist_ok=True)
+    if not wanted:
+        _remove_old_logs(directory)
+    return directory
+
+
+@dataclass(frozen=True)
+class _Launch:
+    """What the IOCs of a beamline have in common when they are started."""
+
+    beamline_id: str
+    lease: PortLease
+    seed: int | None
+    parent_lifeline: bool
+    directory: Path
+    listen: str
+
+    def start(self, ioc: str, prefix: str, options: list[str]) -> dict[str, Any]:
+        """Start one; gives what a RunningIoc is made of.
+
+        Raises:
+            BeamlineStartError: it cannot be started.
+        """
+        lease = self.lease
+        log_file = self.directory / f"{self.beamline_id}{_AREA_DETECTOR if ioc == 'ad' else ''}.log"
+        command = [sys.executable, "-P", "-m", "virtual_beamline", "run", "--ioc", ioc, "--prefix", prefix]
+        command += ["--id", self.beamline_id, "--lease", f"{lease.number}:{lease.descriptor}", *options]
+        command += ["--log-file", str(log_file), "--listen", self.listen]
+        command += ["--seed", str(self.seed)] if self.seed is not None else []
+        descriptors, reading, writing = [lease.descriptor], -1, None
+        if self.parent_lifeline:
+            reading, writing = os.pipe()
+            descriptors.append(reading)
+            command += ["--lifeline", str(reading)]
+        package_root = str(Path(__file__).resolve().parent.parent)
+        paths = [package_root, *filter(None, [os.environ.get("PYTHONPATH")])]
+        try:
+            with log_file.open("ab") as log:
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                    pass_fds=descriptors,
+                    env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+                )
+        except OSError as error:
+            if writing is not None:
+                os.close(writing)
+            msg = f"cannot start the virtual beamline: {error}"
+            raise BeamlineStartError(msg) from error
+        finally:
+            if reading >= 0:
+                os.close(reading)
+        return {
+            "id": self.beamline_id,
+            "pid": process.pid,
+            "prefix": prefix,
+            "environment": lease.environment(self.beamline_id, self.listen),
+            "log_file": log_file,
+            "lease_number": lease.number,
+            "started": time.time(),
+            "process": process,
+            "lifeline": writing,
+        }
 
 
 def running() -> list[RunningBeamline]:
-    """The user's beamlines that are alive, oldest first."""
-    found = []
-    for state_file in runtime_directory().glob("*.json"):
+    """The user's beamlines of which any IOC is alive, oldest first."""
+    found: dict[str, RunningBeamline] = {}
+    area_detectors = []
+    for state_file in sorted(runtime_directory().glob("*.json")):
         try:
-            number = int(state_file.stem)
+            number = int(state_file.stem.removesuffix(_AREA_DETECTOR))
             state = json.loads(state_file.read_text())
             alive = _is_locked(state_file)
         except (OSError, ValueError):
             continue
-        if alive:
-            found.append(
-                RunningBeamline(
-                    id=state["id"],
-                    pid=state["pid"],
-                    prefix=state["prefix"],
-                    environment=CaEnvironment(state["variables"]),
-                    log_file=Path(state["log_file"]),
-                    lease_number=number,
-                    started=state["started"],
-                )
-            )
-    return sorted(found, key=lambda beamline: beamline.started)
+        is_area_detector = state_file.stem.endswith(_AREA_DETECTOR)
+        values = {
+            "id": state["id"],
+            "pid": state["pid"],
+            "prefix": state["prefix"],
+            "environment": CaEnvironment(state["variables"]),
+            "log_file": Path(state["log_file"]),
+            "lease_number": number,
+            "started": state["started"],
+        }
+        if is_area_detector and alive:
+            area_detectors.append(RunningAreaDetector(**values))
+        elif not is_area_detector:
+            found[state["id"]] = RunningBeamline(**values)
+    for ioc in area_detectors:
+        if ioc.id not in found:  # its beamline's other IOC has been stopped alone
+            found[ioc.id] = RunningBeamline(**{name: getattr(ioc, name) for name in _IOC_STATE})
+        found[ioc.id].area_detector = ioc
+    alive_ones = [beamline for beamline in found.values() if any(ioc.poll() is None for ioc in beamline.iocs)]
+    return sorted(alive_ones, key=lambda beamline: beamline.started)
+
+
+_IOC_STATE = ("id", "pid", "prefix", "environment", "log_file", "lease_number", "started")
 
 
 def find(beamline_id: str | None) -> RunningBeamline:
@@ -367,7 +549,7 @@ def find(beamline_id: str | None) -> RunningBeamline:
 
 
 def _is_locked(state_file: Path) -> bool:
-    """Whether the beamline that wrote the file is alive: it alone locks it (a lease may be kept by its parent, too)."""
+    """Whether the IOC that wrote the file is alive: it alone locks it (a lease may be kept by its parent, too)."""
     with state_file.open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -377,8 +559,10 @@ def _is_locked(state_file: Path) -> bool:
 
 
 @contextlib.contextmanager
-def announced(beamline_id: str, lease: PortLease, prefix: str, log_file: Path, listen: str) -> Iterator[None]:
-    """Let :func:`running` find this process's beamline."""
+def announced(
+    beamline_id: str, lease: PortLease, state_file: Path, prefix: str, log_file: Path, listen: str
+) -> Iterator[None]:
+    """Let :func:`running` find this process's IOC."""
     state = {
         "id": beamline_id,
         "pid": os.getpid(),
@@ -387,18 +571,18 @@ def announced(beamline_id: str, lease: PortLease, prefix: str, log_file: Path, l
         "log_file": str(log_file),
         "started": time.time(),
     }
-    temporary = lease.state_file.with_suffix(f".{os.getpid()}")
+    temporary = state_file.with_suffix(f".{os.getpid()}")
     with temporary.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.write(json.dumps(state))
         file.flush()
-        temporary.replace(lease.state_file)
+        temporary.replace(state_file)
         try:
             yield
         finally:
             with contextlib.suppress(OSError, ValueError):
-                if json.loads(lease.state_file.read_text())["pid"] == os.getpid():
-                    lease.state_file.unlink()
+                if json.loads(state_file.read_text())["pid"] == os.getpid():
+                    state_file.unlink()
 
 
 def _remove_old_logs(directory: Path) -> None:

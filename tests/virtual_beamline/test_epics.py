@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shlex
 import subprocess
 import sys
 
@@ -24,7 +25,7 @@ def ioc(tmp_path_factory):
     environment = {}
     for line in process.stdout:
         if line.startswith("export "):
-            name, value = line.removeprefix("export ").strip().split("=", 1)
+            name, value = shlex.split(line)[1].split("=", 1)
             environment[name] = value
             if name == "VIRTUAL_BEAMLINE":
                 break

@@ -129,7 +129,7 @@ def test_run_serves_in_the_foreground_until_ctrl_c():
     process = subprocess.Popen([*COMMAND, "run"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         exports = _exports(process.stdout)
-        host, port = exports["EPICS_CA_ADDR_LIST"].split(":")
+        host, port = exports["EPICS_CA_ADDR_LIST"].split()[0].split(":")
         assert read_text("gp:BEAMLINE_ID", (host, int(port)), 5) == exports["VIRTUAL_BEAMLINE"]
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 0
@@ -143,7 +143,7 @@ def _exports(stream):
     found = {}
     for line in stream:
         if line.startswith("export "):
-            name, value = line.removeprefix("export ").strip().split("=", 1)
+            name, value = shlex.split(line)[1].split("=", 1)
             found[name] = value
             if name == "VIRTUAL_BEAMLINE":
                 break

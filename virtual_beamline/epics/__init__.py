@@ -53,7 +53,8 @@ Clear of UDF/STAT/SEVR at init is done for every record.
 from virtual_beamline.epics._base import SUPPORTED_VERSION, EpicsBaseError, base
 from virtual_beamline.epics._calc import CalcError, Expression, stir_random_numbers
 from virtual_beamline.epics._clock import Call
-from virtual_beamline.epics._device import InputDevice
+from virtual_beamline.epics._database import RecordSpec
+from virtual_beamline.epics._device import InputDevice, ParameterDevice, ParameterServer
 from virtual_beamline.epics._fields import Field
 from virtual_beamline.epics._ioc import boot, get_pv, put_pv, record_count
 from virtual_beamline.epics._pvlink import PvNameLink
@@ -104,9 +105,12 @@ __all__ = [
     "Expression",
     "Field",
     "InputDevice",
+    "ParameterDevice",
+    "ParameterServer",
     "PutRefusedError",
     "PvNameLink",
     "Record",
+    "RecordSpec",
     "base",
     "boot",
     "get_pv",

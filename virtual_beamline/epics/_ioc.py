@@ -18,7 +18,7 @@ from virtual_beamline.epics._base import (
     RecordTypeDescription,
     base,
 )
-from virtual_beamline.epics._device import InputDevice
+from virtual_beamline.epics._device import InputDevice, ParameterDevice
 from virtual_beamline.epics._fields import CTYPES
 from virtual_beamline.epics._record import Record, dbd_text, register
 
@@ -48,7 +48,7 @@ def boot(
     database_text: str,
     *,
     pvaccess: bool = False,
-    devices: Sequence[InputDevice] = (),
+    devices: Sequence[InputDevice | ParameterDevice] = (),
 ) -> None:
     """Load EPICS base, the record types and the database, and start serving.
 

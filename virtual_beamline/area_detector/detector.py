@@ -1,0 +1,62 @@
+"""What the area detector's IOC contains (reads like a bill of materials: :func:`make_ports`), and its boot."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from virtual_beamline.area_detector.hdf5 import Hdf5
+from virtual_beamline.area_detector.port import Detector
+from virtual_beamline.area_detector.sim_detector import SimDetector
+from virtual_beamline.area_detector.std_arrays import StdArrays
+from virtual_beamline.epics import RecordSpec
+from virtual_beamline.names import AREA_DETECTOR_PREFIX, ID_RECORD, LOOPBACK
+from virtual_beamline.physics import World
+
+logger = logging.getLogger("virtual_beamline")
+
+
+def make_ports(detector: Detector, world: World) -> None:
+    """All ports: the camera, and the plugins with what they are called and where they get their arrays at first."""
+    SimDetector(detector, "cam1:", "SIM1", world)
+    StdArrays(detector, "image1:", "Image1", "SIM1")
+    Hdf5(detector, "HDF1:", "FileHDF1", "SIM1")
+
+
+def contents(prefix: str = AREA_DETECTOR_PREFIX, world: World | None = None) -> list[RecordSpec]:
+    """Every record of the IOC `ad:`."""
+    return _contents(_made(prefix, world or World()), (world or World()).seed)
+
+
+def _made(prefix: str, world: World) -> Detector:
+    detector = Detector(prefix)
+    make_ports(detector, world)
+    return detector
+
+
+def _contents(detector: Detector, seed: int) -> list[RecordSpec]:
+    prefix = detector.prefix
+    return [
+        RecordSpec(f"{prefix}{ID_RECORD}", "stringin", "Which beamline this is"),
+        RecordSpec(f"{prefix}SEED", "stringin", "--seed that makes this world again", {"VAL": seed, "PINI": "YES"}),
+        *detector.records(),
+    ]
+
+
+def boot_area_detector(
+    prefix: str = AREA_DETECTOR_PREFIX, seed: int | None = None, listen: str = LOOPBACK, images_port: int | None = None
+) -> None:
+    """Serve the area detector from this process; returns when it does.
+
+    Raises:
+        EpicsBaseError: EPICS base is unsuitable or refuses the database.
+    """
+    from virtual_beamline import epics
+
+    # Two dozen threads that pass frames on: with 5 ms, the default, each hand-over can take that long.
+    sys.setswitchinterval(0.0005)
+    world = World(seed)
+    detector = _made(prefix, world)
+    text = "\n".join(record.database_text() for record in _contents(detector, world.seed))
+    epics.boot(detector.record_types, text, pvaccess=True, devices=detector.devices)
+    detector.start()

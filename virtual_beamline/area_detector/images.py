@@ -1,0 +1,171 @@
+"""The pixels that a simulated camera sees, after the documentation of areaDetector's ADSimDetector.
+
+All sums saturate at the limits of the pixels' type, as a sensor does; only the linear ramp wraps around, which is how
+it goes on for ever.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import DTypeLike
+from numpy.typing import NDArray as Pixels
+
+REACH = 4
+"""How many sigmas a peak reaches."""
+Image = Pixels[Any]
+
+
+def saturated(values: Image, dtype: DTypeLike) -> Image:
+    """Floats as pixels of another type."""
+    kind: np.dtype[Any] = np.dtype(dtype)
+    if kind.kind == "f":
+        return values.astype(kind)
+    limits = np.iinfo(kind.name)
+    # The largest 64 bit integers are no floats; the next smaller float is.
+    highest = np.nextafter(float(limits.max), 0) if kind.itemsize == 8 else limits.max
+    return np.clip(values, limits.min, highest).astype(kind)
+
+
+def background(shape: tuple[int, ...], dtype: DTypeLike, offset: float, noise: float, generator: Generator) -> Image:
+    """Uniform noise from ``offset`` to ``offset + noise``."""
+    if not noise:
+        return np.full(shape, saturated(np.array(offset), dtype), dtype)
+    return saturated(generator.random(shape, np.float32) * noise + offset, dtype)
+
+
+def rolled(image: Image, start: int) -> Image:
+    """A copy that begins at pixel ``start`` and goes on at the first: other noise for little work."""
+    flat, result = image.reshape(-1), np.empty_like(image)
+    out = result.reshape(-1)
+    out[: flat.size - start] = flat[start:]
+    out[flat.size - start :] = flat[:start]
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class Peaks:
+    """A grid of Gaussian peaks; in pixels.
+
+    Attributes:
+        start: X and Y of the first one's centre.
+        step: to the next one.
+        count: how many, in X and Y.
+        width: sigma.
+        height: of each, before its variation.
+    """
+
+    start: tuple[int, int]
+    step: tuple[int, int]
+    count: tuple[int, int]
+    width: tuple[int, int]
+    height: float
+
+    def add_to(self, image: Image, gains: tuple[float, ...], variations: Image) -> None:
+        """Add the peaks to an image of shape (y, x) or (y, x, color).
+
+        Args:
+            image: written in place.
+            gains: one for each color.
+            variations: factor of each peak, of shape (count y, count x).
+        """
+        for (row, column), variation in np.ndenumerate(variations):
+            x, columns = self._profile(0, column, image.shape[1])
+            y, rows = self._profile(1, row, image.shape[0])
+            if not (x.size and y.size):
+                continue
+            peak = np.outer(y, x) * (self.height * float(variation))
+            window = image[rows, columns]
+            if image.ndim == 2:
+                self._add(window, peak * gains[0])
+            else:
+                for color, gain in enumerate(gains):
+                    self._add(window[..., color], peak * gain)
+
+    def _profile(self, axis: int, index: int, size: int) -> tuple[Pixels[np.float64], slice]:
+        center, width = self.start[axis] + index * self.step[axis], max(1, self.width[axis])
+        first, last = max(0, center - REACH * width), min(size, center + REACH * width)
+        if first >= last:
+            return np.empty(0), slice(0)
+        return np.exp(-(((np.arange(first, last) - center) / width) ** 2) / 2), slice(first, last)
+
+    @staticmethod
+    def _add(window: Image, peak: Pixels[np.float64]) -> None:
+        # What is added is a whole number of counts, as the documentation's sum of integers.
+        added = np.trunc(peak) if window.dtype.kind != "f" else peak
+        window[...] = saturated(window.astype(np.float64) + added, window.dtype)
+
+
+def linear_ramp(
+    shape: tuple[int, ...], dtype: DTypeLike, steps: tuple[float, ...], gain_x: float, gain_y: float, number: int
+) -> Image:
+    """``step * (gain_x * x + gain_y * y)`` in the first image, ``step`` more in each further one.
+
+    Args:
+        shape: (y, x) or (y, x, color).
+        dtype: of the pixels.
+        steps: one for each color.
+        gain_x: along X.
+        gain_y: along Y.
+        number: of the image, from 0.
+    """
+    kind = np.dtype(dtype)
+    rows, columns = (np.arange(size, dtype=np.float64) for size in shape[:2])
+    ramp = gain_y * rows[:, None] + gain_x * columns
+    image = np.empty(shape, kind)
+    for color, step in enumerate(steps):
+        values = step * ramp + step * number
+        plane = image if len(shape) == 2 else image[..., color]
+        plane[...] = values if kind.kind == "f" else _wrapped(values, kind)
+    return image
+
+
+def _wrapped(values: Pixels[np.float64], kind: np.dtype[np.generic]) -> Image:
+    period = 2.0 ** (8 * kind.itemsize)
+    return np.floor(np.mod(values, period)).astype(np.uint64).astype(kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Sine:
+    """Two sine waves along one axis.
+
+    Attributes:
+        amplitudes: of both.
+        frequencies: periods per width of the image.
+        phases: in degrees.
+        multiplied: the waves are multiplied with each other, else added.
+    """
+
+    amplitudes: tuple[float, float]
+    frequencies: tuple[float, float]
+    phases: tuple[float, float]
+    multiplied: bool
+
+    def waves(self, size: int, gain: float, number: int) -> tuple[Pixels[np.float64], Pixels[np.float64]]:
+        """Both, along ``size`` pixels, in image ``number`` (from 0): each image goes on where the last one ended."""
+        time = (np.arange(size) + number * size) * gain / size
+        first, second = (
+            amplitude * np.sin(2 * np.pi * (time * frequency + phase / 360))
+            for amplitude, frequency, phase in zip(self.amplitudes, self.frequencies, self.phases, strict=True)
+        )
+        return first, second
+
+    def combined(self, size: int, gain: float, number: int) -> Pixels[np.float64]:
+        """Their sum or product."""
+        first, second = self.waves(size, gain, number)
+        return first * second if self.multiplied else first + second
+
+
+def binned(image: Image, bin_x: int, bin_y: int) -> Image:
+    """Sums of blocks of pixels of an image of shape (y, x) or (y, x, color); what does not fill a block is left out."""
+    if bin_x == bin_y == 1:
+        return image
+    rows, columns = image.shape[0] // bin_y, image.shape[1] // bin_x
+    total: Pixels[np.float64] = np.zeros((rows, columns, *image.shape[2:]), np.float64)
+    for y, x in itertools.product(range(bin_y), range(bin_x)):
+        total += image[y : rows * bin_y : bin_y, x : columns * bin_x : bin_x]
+    return saturated(total, image.dtype)
