@@ -92,9 +92,11 @@ def short_pauses(monkeypatch):
 
 
 class WarmProcess:
-    def __init__(self):
+    """A process that forks others: see `forking`."""
+
+    def __init__(self, module):
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.data.warm"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-m", module], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         assert self._process.stdout.readline() == "ready\n"
 
@@ -104,6 +106,7 @@ class WarmProcess:
         return json.loads(self._process.stdout.readline())
 
     def play(self, scenario, data, fifo, **kwargs):
+        """Fork a process that plays a scenario on a data directory."""
         os.mkfifo(fifo)
         pid = self._ask(scenario=scenario, data=str(data), fifo=str(fifo), **kwargs)
         return Forked(self, pid, fifo)
@@ -122,6 +125,7 @@ class Forked:
     def __init__(self, warm, pid, fifo):
         self._warm = warm
         self.pid = pid
+        self._shown = f"{fifo}.shown"
         self._descriptor = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
         os.set_blocking(self._descriptor, True)
         self._rest = b""
@@ -152,7 +156,13 @@ class Forked:
                 return line
         raise AssertionError(f"the session ended without telling {words}; it told {self.told[-3:]}")
 
+    def shown(self):
+        """What it showed so far, an error that ended it for instance."""
+        with open(self._shown) as file:
+            return file.read()
+
     def finish(self):
+        """Wait for its end; return its exit status."""
         for _ in self.lines():
             pass
         os.close(self._descriptor)
@@ -165,7 +175,7 @@ class Forked:
 
 @pytest.fixture(scope="session")
 def warm():
-    process = WarmProcess()
+    process = WarmProcess("tests.data.warm")
     yield process
     process.close()
 

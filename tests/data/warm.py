@@ -1,13 +1,7 @@
-"""A process that has imported what a run needs, before any thread or Channel Access, and forks sessions on request.
+"""Processes that have an engine, a journal and an outbox, forked from one that has imported what these need."""
 
-Requests are lines of JSON on standard input: `{"scenario": name, ...}` is answered with the pid of a session that
-plays that scenario, `{"wait": pid}` with its exit status. A session tells what happens through a FIFO.
-"""
-
-import json
 import os
 import resource
-import sys
 import time
 from pathlib import Path
 
@@ -24,16 +18,7 @@ from instrument.framework.runfiles import DataDirectory
 from instrument.framework.state import StateFile
 
 from .consumers import FileConsumer
-
-
-class Teller:
-    """Writes lines to the FIFO, each in one system call."""
-
-    def __init__(self, fifo):
-        self._descriptor = os.open(fifo, os.O_WRONLY)
-
-    def __call__(self, *words):
-        os.write(self._descriptor, (json.dumps(words) + "\n").encode())
+from .forking import Teller, serve
 
 
 class TellingConsumer(FileConsumer):
@@ -112,31 +97,5 @@ def small_files(data, fifo, limit=4000, **_):
     tell("done")
 
 
-def main():
-    sys.stdout.write("ready\n")
-    sys.stdout.flush()
-    children = []
-    for line in sys.stdin:
-        request = json.loads(line)
-        if "wait" in request:
-            answer = os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1])
-            children.remove(request["wait"])
-        else:
-            answer = os.fork()
-            if answer == 0:
-                code = 1
-                try:
-                    globals()[request["scenario"]](**request)
-                    code = 0
-                finally:
-                    sys.stderr.flush()
-                    os._exit(code)
-            children.append(answer)
-        sys.stdout.write(json.dumps(answer) + "\n")
-        sys.stdout.flush()
-    for child in children:
-        os.kill(child, 9)
-
-
 if __name__ == "__main__":
-    main()
+    serve({function.__name__: function for function in (acquire, hold, deliver, small_files)})

@@ -1,0 +1,159 @@
+"""kill -9 of a real session at any document: devices of an IOC, baseline, live table, catalog, SPEC file and all."""
+
+import random
+import re
+
+import pytest
+
+from instrument.framework.runfiles import DataDirectory, RunFile, month_directories
+
+from .conftest import WarmProcess
+
+KILLS = 30
+CONFIG = "devices: [devices.yml]\nlogging: {file: WARNING}\n"
+DEVICES = """\
+instrument.devices.motors.Motor:
+  - {name: m1, prefix: "gp:m1", labels: [motor], baseline: true}
+ophyd.EpicsSignalRO:
+  - {name: noisy, read_pv: "gp:userCalc1", labels: [detectors]}
+"""
+
+
+@pytest.fixture(scope="module")
+def warm_session():
+    process = WarmProcess("tests.data.warm_session")
+    yield process
+    process.close()
+
+
+@pytest.fixture
+def place(tmp_path):
+    directory = tmp_path / "place"
+    directory.mkdir()
+    (directory / "iconfig.yml").write_text(CONFIG)
+    (directory / "devices.yml").write_text(DEVICES)
+    return directory
+
+
+def journaled(directory):
+    """The runs of the journal in the order of their start: uid and all documents."""
+    runs = [
+        list(RunFile(path))
+        for month in month_directories(DataDirectory(directory / ".data").runs)
+        for path in month.glob("*.msgpack")
+    ]
+    return sorted(runs, key=lambda documents: documents[0][1]["time"])
+
+
+def specs(directory):
+    """Scan numbers, uids and exit statuses of all scans in SPEC files.
+
+    Where a session is killed between a start document and the note which file it goes to, that is the next one's.
+    """
+    texts = [path.read_text() for path in directory.glob("*.dat")]
+    blocks = [block for text in texts for block in re.split(r"(?m)^#S ", text)[1:]]
+    return [
+        (int(block.split()[0]), *re.findall(r"#MD uid = (\S+)", block), *re.findall(r"exit_status = (\w+)", block))
+        for block in blocks
+    ]
+
+
+class Kills:
+    """Sessions in one directory, each killed at a random document; each looks first at what the last one left."""
+
+    def __init__(self, warm, beamline, directory, fifos):
+        self._warm = warm
+        self._beamline = beamline
+        self.directory = directory
+        self._fifos = fifos
+        self._number = 0
+        self.chance = random.Random()
+        self.offered = []
+        self.accepted = []
+        self.added = 0  # stop documents that a next session added
+        self.kinds = set()  # of the last document that the journal had when the session was killed
+
+    def play(self, **kwargs):
+        self._number += 1
+        fifo = self._fifos / f"fifo{self._number}"
+        self.session = self._warm.play("scan", self.directory, fifo, beamline=self._beamline.id, **kwargs)
+        return self.session
+
+    def kill(self):
+        """One session, killed; and what it found of the one before."""
+        session = self.play()
+        victim = self.chance.randrange(0, 60)
+        documents = 0
+        for line in session.lines():
+            if line[0] in {"offered", "accepted"}:
+                documents += 1
+            if documents > victim:
+                break
+        code = session.kill()
+        assert code in {-9, 0}, session.shown()
+        self.look(session)
+
+    def look(self, session):
+        before = len(self.accepted)
+        for line in session.told:
+            if line[0] == "catalog":
+                self._check_catalog(*line[1:])
+        self.offered += [line[2] for line in session.told if line[0] == "offered"]
+        self.accepted += [line[2] for line in session.told if line[0] == "accepted"]
+        if len(self.accepted) > before:
+            self.kinds.add([line[1] for line in session.told if line[0] == "accepted"][-1])
+
+    def _check_catalog(self, written, uid, status, reason, points):
+        assert written  # the SPEC file has everything, of the killed session too
+        *_, last = [run for run in journaled(self.directory) if run[-1][0] == "stop" and run[0][1]["uid"] == uid]
+        stop = last[-1][1]
+        assert (status, reason) == (stop["exit_status"], stop.get("reason", ""))
+        primary = {doc["uid"] for name, doc in last if name == "descriptor" and doc["name"] == "primary"}
+        assert points == sum(name == "event" and doc["descriptor"] in primary for name, doc in last)
+
+    def check(self):
+        """After a session that ended well: nothing is lost, nothing is there twice."""
+        runs = journaled(self.directory)
+        stored = []
+        for run in runs:
+            name, stop = run[-1]
+            assert name == "stop"
+            if "added_later" in stop:
+                assert (stop["exit_status"], stop["reason"]) == ("fail", "session ended")
+                self.added += 1
+                run.pop()
+            stored += [document["uid"] for _, document in run]
+        assert len(set(stored)) == len(stored)
+        assert set(self.accepted) <= set(stored) <= set(self.offered)
+        numbers = [run[0][1]["scan_id"] for run in runs]
+        assert numbers == sorted(set(numbers))  # none was given twice
+        statuses = {run[0][1]["uid"]: "fail" if run[-1][0] != "stop" else run[-1][1]["exit_status"] for run in runs}
+        assert sorted(specs(self.directory)) == sorted(
+            (run[0][1]["scan_id"], run[0][1]["uid"], statuses[run[0][1]["uid"]]) for run in runs
+        )
+
+
+def kill_sessions(number, warm, beamline, place, fifos):
+    kills = Kills(warm, beamline, place, fifos)
+    for _ in range(number):
+        kills.kill()
+    session = kills.play(runs=1)
+    assert session.finish() == 0, session.shown()
+    assert session.told[-1] == ["done"]
+    kills.look(session)
+    kills.check()
+    return kills
+
+
+def test_kill_of_a_real_session_at_any_document_loses_none_that_was_emitted(
+    warm_session, virtual_beamline, place, tmp_path
+):
+    kills = kill_sessions(KILLS, warm_session, virtual_beamline, place, tmp_path)
+    assert kills.added > KILLS / 3  # most were killed in the midst of a run
+    assert {"descriptor", "event"} <= kills.kinds
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_two_hundred_kills_of_a_real_session(warm_session, virtual_beamline, place, tmp_path):
+    kill_sessions(200, warm_session, virtual_beamline, place, tmp_path)
