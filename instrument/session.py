@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from instrument.callbacks.shipping_process import ShippingProcess
     from instrument.devices.health import DeviceState
     from instrument.framework.engine import RunEngine
-    from virtual_beamline.supervisor import PortLease, RunningBeamline
+    from virtual_beamline.supervisor import PortLease, RunningBeamline, RunningIoc
 
 logger = logging.getLogger(LOGGER_NAME)
 
@@ -127,7 +127,9 @@ class Session:
             return
         try:
             self._lease = supervisor.lease_ports()
-            self.beamline = supervisor.start(prefix=wanted.prefix, seed=wanted.seed, lease=self._lease)
+            self.beamline = supervisor.start(
+                prefix=wanted.prefix, area_detector=wanted.area_detector, seed=wanted.seed, lease=self._lease
+            )
             self.beamline.environment.apply()
         except (supervisor.BeamlineStartError, CaContextExistsError) as error:
             raise UserError(str(error)) from error
@@ -140,60 +142,64 @@ class Session:
         """
         if self._lease is None or self.beamline is None:
             raise UserError("this session did not start a virtual beamline, so it can't start it again")
-        if self.beamline.poll() is None:
+        ended = [ioc.prefix for ioc in self.beamline.iocs if ioc.poll() is not None]
+        if not ended:
             raise UserError(f"the virtual beamline is running (pid {self.beamline.pid})")
         from virtual_beamline import supervisor
 
-        wanted = self.config.virtual_beamline
-        self.beamline = supervisor.start(
-            prefix=wanted.prefix, seed=wanted.seed, lease=self._lease, beamline_id=self.beamline.id
-        )
-        self._wait_for_beamline()
-        print(f"virtual beamline started (pid {self.beamline.pid}); its devices are back within some 10 s")
-        self._wait_for_devices()
+        self.beamline = supervisor.start_again(self.beamline, self._lease)
+        started = [ioc for ioc in self.beamline.iocs if ioc.prefix in ended]
+        for ioc in started:
+            self._wait_for_ioc(ioc)
+            self._watch(ioc)
+            print(f"{ioc.title} started (pid {ioc.pid}); its devices are back within some 10 s")
+        self._wait_for_devices(tuple(ended))
 
     def _wait_for_beamline(self) -> None:
         """Wait until the beamline that this session started answers, and watch it from then on."""
         if self._lease is None or self.beamline is None:
             return
+        self._wait_for_ioc(self.beamline)
+        for ioc in self.beamline.iocs:  # nobody waits for the area detector's but the devices that need it
+            self._watch(ioc)
+
+    @staticmethod
+    def _wait_for_ioc(ioc: RunningIoc) -> None:
         from virtual_beamline.supervisor import BeamlineStartError
 
         try:
-            self.beamline.wait_ready()
+            ioc.wait_ready()
         except BeamlineStartError as error:
             raise UserError(str(error)) from error
-        self._watch_beamline()
 
-    def _wait_for_devices(self) -> None:
-        """Wait for the devices of a beamline that was started again."""
+    def _wait_for_devices(self, prefixes: tuple[str, ...]) -> None:
+        """Wait for the devices of IOCs that were started again."""
         deadline = time.monotonic() + DEVICES_DEADLINE
         while waiting := [
             state.name
             for state in self.health.states.values()
-            if state.state in {"offline", "connecting"} and state.prefix.startswith(self.config.virtual_beamline.prefix)
+            if state.state in {"offline", "connecting"} and state.prefix.startswith(prefixes)
         ]:
             if time.monotonic() > deadline:
                 print(f"not back yet: {', '.join(waiting)}; the session goes on trying")
                 return
             time.sleep(0.01)
 
-    def _watch_beamline(self) -> None:
-        beamline = self.beamline
-        if beamline is None:
-            return
+    def _watch(self, ioc: RunningIoc) -> None:
+        """Tell when an IOC of the beamline ends before the session does."""
 
         def watch() -> None:
-            while (code := beamline.poll()) is None:
+            while (code := ioc.poll()) is None:
                 if self._closing.wait(0.5):
                     return
-            if not self._closing.is_set() and beamline is self.beamline:
+            if not self._closing.is_set():
                 how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
                 self.notify(
-                    f"the virtual beamline (pid {beamline.pid}) ended with {how}: its devices are offline; "
+                    f"the {ioc.title} (pid {ioc.pid}) ended with {how}: its devices are offline; "
                     "start_beamline() starts it again"
                 )
 
-        threading.Thread(target=watch, name="beamline watch", daemon=True).start()
+        threading.Thread(target=watch, name=f"{ioc.prefix} watch", daemon=True).start()
 
     # --- putting it together
 

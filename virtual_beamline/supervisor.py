@@ -250,6 +250,11 @@ class RunningIoc:
             time.sleep(0.01)
 
     @property
+    def title(self) -> str:
+        """What messages call it."""
+        return f"virtual beamline's IOC {self.prefix}"
+
+    @property
     def _what(self) -> str:
         return f"{self.prefix} of the virtual beamline {self.id}"
 
@@ -281,6 +286,11 @@ class RunningAreaDetector(RunningIoc):
     """The process of `ad:`."""
 
     @property
+    def title(self) -> str:
+        """What messages call it."""
+        return f"area detector {self.prefix}"
+
+    @property
     def address(self) -> tuple[str, int]:
         """Host and port of its CA server."""
         return self.environment.area_detector_address
@@ -294,9 +304,16 @@ class RunningBeamline(RunningIoc):
     """The process of `gp:`, and that of the area detector's IOC if there is one."""
 
     area_detector: RunningAreaDetector | None = None
+    seed: int | None = None
+    """What its worlds are made of, where this process has started it."""
 
     def __repr__(self) -> str:
         return f"<virtual beamline {self.id} {self.prefix} pid {self.pid}>"
+
+    @property
+    def title(self) -> str:
+        """What messages call it."""
+        return "virtual beamline"
 
     @property
     def _what(self) -> str:
@@ -372,6 +389,7 @@ def start(
     try:
         options = ["--no-area-detector"] if area_detector is None else ["--area-detector", area_detector]
         beamline = RunningBeamline(**launch.start("gp", prefix, options))
+        beamline.seed = seed
         if area_detector is not None:
             try:
                 beamline.area_detector = RunningAreaDetector(**launch.start("ad", area_detector, []))
@@ -382,6 +400,35 @@ def start(
         if own_lease:
             lease.release()
     return beamline
+
+
+def start_again(beamline: RunningBeamline, lease: PortLease) -> RunningBeamline:
+    """Start what has ended of a beamline that this process has started: the same world on the same ports.
+
+    Args:
+        beamline: of which some IOC has ended.
+        lease: its ports.
+
+    Raises:
+        BeamlineStartError: it cannot be started.
+    """
+    launch = _Launch(
+        beamline_id=beamline.id,
+        lease=lease,
+        seed=beamline.seed,
+        parent_lifeline=True,
+        directory=beamline.log_file.parent,
+        listen=beamline.address[0],
+    )
+    area_detector = beamline.area_detector
+    result = beamline
+    if beamline.poll() is not None:
+        options = ["--no-area-detector"] if area_detector is None else ["--area-detector", area_detector.prefix]
+        result = RunningBeamline(**launch.start("gp", beamline.prefix, options))
+        result.seed, result.area_detector = beamline.seed, area_detector
+    if area_detector is not None and area_detector.poll() is not None:
+        result.area_detector = RunningAreaDetector(**launch.start("ad", area_detector.prefix, []))
+    return result
 
 
 def start_area_detector(

@@ -48,6 +48,11 @@ class VirtualBeamline(Model):
         pattern=r"^[A-Za-z0-9_.:\-\[\]<>;]+$",
         description="PV prefix that it serves; `gp:` at the start of a value in devices.yml becomes this",
     )
+    area_detector: str | None = Field(
+        default="ad:",
+        pattern=r"^[A-Za-z0-9_.:\-\[\]<>;]+$",
+        description="PV prefix of its camera, an IOC of its own; null: none is started",
+    )
     seed: int | None = Field(default=None, ge=0, description="makes the simulated world repeatable")
 
 

@@ -1,10 +1,13 @@
 """The IOC ends in the midst of something: told by name, nothing lost, and start_beamline() brings everything back."""
 
+import os
 import re
+import signal
 
 import pytest
 
 from tests.faults.session import Session, masked, run_shown
+from virtual_beamline.client import read_text
 
 ENDED = (
     "the virtual beamline (pid <pid>) ended with signal SIGKILL: its devices are offline; "
@@ -44,6 +47,20 @@ def restart(session):
         "virtual beamline started (pid <pid>); its devices are back within some 10 s",
     ]
     assert session.value("[name for name, device in oregistry.items() if not device.connected]") == []
+
+
+def test_the_area_detectors_ioc_is_named_and_the_other_one_goes_on(session):
+    gone = session.beamline.area_detector
+    os.kill(gone.pid, signal.SIGKILL)
+    told = r"area detector ad: \(pid \d+\) ended with signal SIGKILL[^\n]*\r\n"
+    assert "the virtual beamline (pid" not in session.shows_until(told)
+    session.check_next_scan()
+    started = r"area detector ad: started \(pid \d+\); its devices are back within some 10 s\r\n"
+    session.process.sendline("start_beamline()")
+    session.shows_until(started, r"In \[\d+\]: ")
+    beamline = session.beamline
+    assert read_text("ad:BEAMLINE_ID", beamline.area_detector.address, timeout=10) == beamline.id
+    assert beamline.area_detector.pid != gone.pid
 
 
 def test_in_a_move(session):
