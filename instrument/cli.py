@@ -38,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     ):
         _takes_config(commands.add_parser(name, help=help_text, description=help_text))
     _add_runs(commands)
+    _add_export(commands)
     _add_catalog(commands)
     _add_ship(commands)
     return parser
@@ -62,6 +63,17 @@ def _add_runs(commands: argparse._SubParsersAction) -> None:
     text = "list runs, newest first"
     runs = _takes_query(commands.add_parser("runs", help=text, description=text))
     runs.add_argument("-n", "--num", type=int, default=20, metavar="N", help="how many at the most (default: 20)")
+
+
+def _add_export(commands: argparse._SubParsersAction) -> None:
+    text = "write runs to files: NeXus, SPEC, CSV or JSON, one file for each run; again, it goes on where it was"
+    export = _takes_query(commands.add_parser("export", help=text, description=text))
+    export.add_argument("--scan", action="append", metavar="N[..M]", help="scan numbers: 12, 12..20, or 3,5,12..20")
+    export.add_argument("--uid", action="append", metavar="UID", help="the beginning of a uid; may be repeated")
+    export.add_argument("--last", type=int, metavar="N", help="the newest N of the runs that match")
+    export.add_argument("--format", choices=("nexus", "spec", "csv", "json"), default="nexus", help="(default: nexus)")
+    export.add_argument("--to", metavar="DIR", type=Path, required=True, help="directory; made if it does not exist")
+    export.add_argument("--force", action="store_true", help="replace what is there")
 
 
 def _add_catalog(commands: argparse._SubParsersAction) -> None:
@@ -156,6 +168,37 @@ def _runs(options: argparse.Namespace) -> int:
     return 0
 
 
+def _export(options: argparse.Namespace) -> int:
+    from instrument.callbacks import export
+    from instrument.config import load
+    from instrument.framework import runs
+
+    _, index = _journal(options)
+    rows = runs.select(index, scans=options.scan or (), uids=options.uid or (), last=options.last, **_asked(options))
+    if options.to.exists() and not options.to.is_dir():
+        raise export.ExportError(f"--to {options.to} is no directory")
+    try:
+        options.to.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise export.ExportError(f"--to {options.to} can't be made ({error.strerror})") from error
+    exporter = export.Exporter(load(options.config).nexus, options.format, force=options.force)
+
+    def progress(items: Sequence) -> Any:
+        from tqdm import tqdm
+
+        return tqdm(items, unit="run", disable=None)  # nothing is shown where there is no terminal
+
+    try:
+        done = export.export([export.of_journal(row) for row in rows], options.to, exporter, progress)
+    except KeyboardInterrupt:
+        print("interrupted: what is written is complete, and the same command goes on", file=sys.stderr)
+        return 130
+    for line in done.failures:
+        print(line, file=sys.stderr)
+    print(f"{options.to}: {done}")
+    return 1 if done.failures else 0
+
+
 def _catalog(options: argparse.Namespace) -> int:
     from instrument.framework import packing, runs
 
@@ -192,6 +235,7 @@ COMMANDS = {
     "demo": _demo,
     "check": _check,
     "runs": _runs,
+    "export": _export,
     "catalog": _catalog,
     "ship": _ship,
 }

@@ -19,7 +19,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,6 +31,7 @@ from instrument.callbacks.nexus_images import ImageFileError, write_frames
 from instrument.config.errors import UserError
 from instrument.config.models import Nexus
 from instrument.config.names import LOGGER_NAME
+from instrument.framework.runfiles import single_documents
 from instrument.framework.wholefiles import write_whole
 
 logger = logging.getLogger(LOGGER_NAME)
@@ -218,11 +219,11 @@ class NexusFile(NXWriter):
         if signal is None:
             return nxdata
         nxdata.attrs["signal"] = signal
-        rank, points = len(nxdata[signal].shape), nxdata[signal].shape[0]
+        points, *pixels = nxdata[signal].shape
         wanted = self.nxdata_signal_axes or self.data_map.get("motors", [])
         axes = [name for name in wanted if _is_numeric(nxdata, name) and nxdata[name].shape == (points,)]
         if axes:
-            nxdata.attrs["axes"] = [axes[0], *["."] * (rank - 1)]
+            nxdata.attrs["axes"] = [axes[0], *_pixel_axes(nxdata, pixels)]
         if len(axes) > 1:  # they share the signal's first dimension
             for name in axes:
                 nxdata.attrs[f"{name}_indices"] = 0
@@ -317,17 +318,6 @@ def valid_name(key: str) -> str:
     return f"_{name}" if not name or name[0].isdigit() else name
 
 
-def single_documents(name: str, doc: dict[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:
-    """A document, or those that a page holds."""
-    if name not in ("event_page", "datum_page"):
-        return [(name, doc)]
-    from event_model import unpack_datum_page, unpack_event_page
-
-    if name == "event_page":
-        return (("event", event) for event in cast(Any, unpack_event_page(cast(Any, doc))))
-    return (("datum", datum) for datum in cast(Any, unpack_datum_page(cast(Any, doc))))
-
-
 def _texts(value: Any) -> list[str]:
     if value is None:
         return []
@@ -399,6 +389,27 @@ def _text(value: Any) -> str:
     if isinstance(value, str):
         return value
     return json.dumps(_plain(value), default=str)
+
+
+_PIXEL_AXES = {0: (), 1: ("index",), 2: ("row", "column"), 3: ("frame", "row", "column")}
+
+
+def _pixel_axes(nxdata: H5, shape: Sequence[int]) -> list[str]:
+    """Add axes that count frames, rows and columns: one for each dimension after that of the points.
+
+    NeXus allows "." in their place, which punx takes for a name.
+    """
+    names = []
+    for usual, length in zip(
+        _PIXEL_AXES.get(len(shape), [f"dimension_{n}" for n in range(len(shape))]), shape, strict=True
+    ):
+        name = usual
+        while name in nxdata:
+            name += "_"
+        nxdata[name] = np.arange(length)
+        nxdata[name].attrs["units"] = ""
+        names.append(name)
+    return names
 
 
 def _is_numeric(group: H5, name: str) -> bool:

@@ -257,6 +257,30 @@ class SpecWriter:
         return self._content(path).read_on(file)
 
 
+def as_spec_file(documents: Iterable[Document], path: Path) -> bytes:
+    """A SPEC file of one run: what an empty file would hold after the run, had its session begun with the run.
+
+    Args:
+        documents: The run, from start to stop.
+        path: The name that its `#F` line gives.
+    """
+    remaining = iter(documents)
+    name, start = next(remaining)
+    user, _, host = str(start.get("login_id") or getpass.getuser()).partition("@")
+    host = host or socket.gethostname() or "localhost"
+    scan = _reference_writer()(path, {"epoch": int(start["time"]), "user": user, "host": host})
+    scan.take(name, start)
+    for name, doc in remaining:
+        scan.take(name, doc)
+    return _encoded(scan.text(None)).lstrip(b"\n")
+
+
+def runs_in(path: Path) -> set[str]:
+    """The uids of the complete runs in a SPEC file."""
+    with path.open("rb") as file:
+        return _FileContent().read_on(file).uids
+
+
 @dataclass
 class _FileContent:
     """What a SPEC file holds, read on from where it was read before."""

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from instrument.config.errors import UserError
 
 if TYPE_CHECKING:
+    from instrument.callbacks.export import ExportedRun
     from instrument.session import Session
 
 
@@ -30,3 +35,82 @@ class FileCommands:
         from instrument.callbacks.outbox import table
 
         print(table(self._session.deliveries()))
+
+    def export(
+        self,
+        runs: Any,
+        target: str | Path,
+        *,
+        format: str | None = None,
+        force: bool = False,
+    ) -> Path | list[Path]:
+        """Write runs to files, from the catalog, one file for each run: NeXus, SPEC, CSV or JSON.
+
+        Args:
+            runs: A scan number, -1 for the last run, the beginning of a uid, `cat[...]`, or several of these in a list.
+            target: A file, whose suffix means the format: .hdf .h5 .nxs .dat .csv .json; with several runs, scan
+                number and uid are added to its name. Or a directory: names by the pattern of iconfig.yml.
+            format: "nexus", "spec", "csv" or "json", whatever the suffix.
+            force: Replace what is there.
+
+        Returns:
+            The files.
+
+        Raises:
+            UserError: There is no such run, a file can't be written, or something else is there.
+
+        Example:
+            >>> export(-1, "last.hdf")
+            >>> export(range(12, 21), "proposal", format="csv")
+        """
+        from instrument.callbacks import export
+
+        path = Path(target).expanduser()
+        several = not isinstance(runs, int | str) and not _is_run(runs) and isinstance(runs, Iterable)
+        wanted = [self._run(run) for run in cast("Iterable[Any]", runs if several else [runs])]
+        exporter = export.Exporter(self._session.config.nexus, export.format_of(path, format), force=force)
+        done = export.export(wanted, path, exporter)
+        if done.failures:
+            raise UserError("; ".join(done.failures))
+        paths = exporter.paths(wanted, path)
+        return paths if several else paths[0]
+
+    def nexus_tree(self, file_or_run: Any = -1) -> None:
+        """Print the tree of a NeXus file.
+
+        Args:
+            file_or_run: A file, or a run as `export` takes it; one without a NeXus file is written to a temporary one.
+        """
+        from nexusformat.nexus import nxload
+
+        if isinstance(file_or_run, str | Path) and Path(file_or_run).expanduser().is_file():
+            print(nxload(str(Path(file_or_run).expanduser())).tree)
+            return
+        if isinstance(file_or_run, Path) or (isinstance(file_or_run, str) and Path(file_or_run).suffix):
+            raise UserError(f"there is no file {file_or_run}")
+        from tempfile import TemporaryDirectory
+
+        run = self._run(file_or_run)
+        written = self._session.outbox.results(run.start["uid"]).get(self._session.nxwriter.name)
+        if written is not None and Path(written).is_file():
+            print(nxload(written).tree)
+            return
+        with TemporaryDirectory() as directory:
+            print(nxload(str(self.export(file_or_run, Path(directory) / "run.hdf"))).tree)
+
+    def _run(self, run: Any) -> ExportedRun:
+        """A run as people name it."""
+        from instrument.callbacks import export
+        from instrument.framework.catalog import EMBEDDED
+
+        if isinstance(run, int | str) and not isinstance(run, bool):
+            if self._session.config.catalog == EMBEDDED:
+                self._session.index.refresh()
+                return export.of_journal(self._session.index.find(run))
+            run = self._session.cat[run]
+        return export.of_catalog(run)
+
+
+def _is_run(value: Any) -> bool:
+    """Runs of databroker are mappings of their streams, hence iterable."""
+    return hasattr(value, "documents")

@@ -34,14 +34,6 @@ _KEPT_RUNS = 16  # a run that was read keeps its arrays in memory
 _COMPLETIONS = 50
 
 
-class RunNotFoundError(UserError, KeyError, IndexError):
-    """No run answers to this; told in one line where stock databroker raises KeyError or IndexError."""
-
-    def __str__(self) -> str:
-        """The line without the quotes that KeyError adds."""
-        return str(self.args[0])
-
-
 class EventStream(BlueskyEventStream):
     """One stream of a run."""
 
@@ -319,29 +311,9 @@ class EmbeddedCatalog(Broker):
 
         Raises:
             RunNotFoundError: there is none.
-            ValueError: the beginning of a uid fits several.
+            AmbiguousUidError: the beginning of a uid fits several.
         """
-        index = self.fresh_index()
-        try:
-            number = int(name)
-        except (TypeError, ValueError):
-            number = None
-        if number is not None:  # as text too, which is how a client of databroker sends it
-            row = index.newest(-number - 1, self.query) if number < 0 else index.with_scan_id(number, self.query)
-            if row is not None:
-                return row
-            if number < 0:
-                count = index.count(self.query)
-                raise RunNotFoundError(f"there is no run {number}: the catalog holds {count} run{'s' * (count != 1)}")
-            if not isinstance(name, str):
-                raise RunNotFoundError(f"there is no run with scan_id {number}")
-        found = index.with_uid(str(name), self.query)
-        if len(found) == 1 or (found and found[0].uid == name):
-            return found[0]
-        if not found:
-            raise RunNotFoundError(f"there is no run whose uid begins with {name!r}")
-        msg = f"several runs have a uid that begins with {name!r}: {', '.join(row.uid for row in found)}"
-        raise ValueError(msg)
+        return self.fresh_index().find(name, self.query)
 
     def __getitem__(self, name: Any) -> Run:
         return self._run(self.find(name))

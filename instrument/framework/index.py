@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import msgpack
 import numpy as np
 
+from instrument.config.errors import UserError
 from instrument.config.names import LOGGER_NAME
 from instrument.framework.runfiles import (
     FORMAT_FILE,
@@ -93,6 +94,18 @@ class _Look:
     found: Glance | None
     reason: str | None = None
     pending: bool = False  # its writer is about to write
+
+
+class RunNotFoundError(UserError, KeyError, IndexError):
+    """No run answers to this; told in one line where stock databroker raises KeyError or IndexError."""
+
+    def __str__(self) -> str:
+        """The line without the quotes that KeyError adds."""
+        return str(self.args[0])
+
+
+class AmbiguousUidError(UserError, ValueError):
+    """Several runs answer to this."""
 
 
 class RunIndex:
@@ -548,6 +561,44 @@ class RunIndex:
             f"uid >= ? AND uid < ? AND {where} ORDER BY uid LIMIT 10", (uid, f"{uid}\U0010ffff", *parameters)
         )
         return [row for row in rows if residue is None or _fits(residue, row.start)]
+
+    def find(self, name: Any, query: Mapping[str, Any] | None = None) -> Row:
+        """The run of a negative number (counted from the last one), a scan number, or the beginning of a uid.
+
+        Raises:
+            RunNotFoundError: there is none.
+            AmbiguousUidError: the beginning of a uid fits several.
+        """
+        try:
+            number = int(name)
+        except (TypeError, ValueError):
+            number = None
+        if number is not None:  # as text too, which is how a client of databroker sends it
+            row = self.newest(-number - 1, query) if number < 0 else self.with_scan_id(number, query)
+            if row is not None:
+                return row
+            if number < 0:
+                count = self.count(query)
+                raise RunNotFoundError(f"there is no run {number}: the catalog holds {count} run{'s' * (count != 1)}")
+            if not isinstance(name, str):
+                raise RunNotFoundError(f"there is no run with scan_id {number}")
+        return self.find_uid(str(name), query)
+
+    def find_uid(self, uid: str, query: Mapping[str, Any] | None = None) -> Row:
+        """The run whose uid begins so.
+
+        Raises:
+            RunNotFoundError: there is none.
+            AmbiguousUidError: there are several.
+        """
+        found = self.with_uid(uid, query)
+        if len(found) == 1 or (found and found[0].uid == uid):
+            return found[0]
+        if not found:
+            raise RunNotFoundError(f"there is no run whose uid begins with {uid!r}")
+        raise AmbiguousUidError(
+            f"several runs have a uid that begins with {uid!r}: {', '.join(row.uid for row in found)}"
+        )
 
     def rows(self, query: Mapping[str, Any] | None = None, *, limit: int = -1) -> list[Row]:
         """The runs that match, newest first, with their documents."""

@@ -18,7 +18,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -447,6 +447,17 @@ class RunFile:
                     loose = []
         if loose:
             yield pack(*loose)
+
+
+def single_documents(name: str, document: Document) -> Iterable[tuple[str, Document]]:
+    """A document, or the events or datums that a page holds."""
+    if name not in {"event_page", "datum_page"}:
+        return [(name, document)]
+    from event_model import unpack_datum_page, unpack_event_page
+
+    page: Any = document
+    singles: Iterable[Any] = unpack_event_page(page) if name == "event_page" else unpack_datum_page(page)
+    return ((name.removesuffix("_page"), single) for single in singles)
 
 
 @dataclass

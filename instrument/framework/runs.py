@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +84,48 @@ def query(
     if text is not None:
         asked["$text"] = {"$search": text}
     return asked
+
+
+def select(
+    index: RunIndex, *, scans: Iterable[str] = (), uids: Iterable[str] = (), last: int | None = None, **asked: Any
+) -> list[Row]:
+    """The runs that match all that is asked, oldest first.
+
+    Args:
+        index: The journal's index.
+        scans: Scan numbers: "12", "12..20", "3,5,12..20". Several runs may have one number: all of them are meant.
+        uids: Beginnings of uids; a run whose uid has one of them, or whose number is among `scans`, is meant.
+        last: At most so many, the newest.
+        asked: See `query`.
+
+    Raises:
+        UserError: Nothing is asked for, or something that no run has.
+    """
+    wanted = query(**asked)
+    if not wanted and last is None and not scans and not uids:
+        raise UserError("which runs? --scan 12..20, --uid, --last 5, --since '2 h', --plan or --text say so")
+    if last is not None and last < 1:
+        raise UserError(f"--last {last}: give a whole number, 1 or more")
+    index.refresh()
+    named = [{"scan_id": {"$gte": low, "$lte": high}} for text in scans for low, high in _ranges(text)]
+    named += [{"uid": index.find_uid(uid).uid} for uid in uids]
+    if named:
+        wanted = {"$and": [wanted, {"$or": named}]} if wanted else {"$or": named}
+    found = index.rows(wanted, limit=-1 if last is None else last)
+    if not found:
+        what = (
+            " ".join([*(f"--scan {text}" for text in scans), *(f"--uid {uid}" for uid in uids)]) or "what is asked for"
+        )
+        raise UserError(f"no run matches {what}; `instrument runs` lists them")
+    return found[::-1]
+
+
+def _ranges(text: str) -> Iterator[tuple[int, int]]:
+    for part in text.split(","):
+        numbers = re.fullmatch(r"\s*(\d+)(?:\s*\.\.\s*(\d+))?\s*", part)
+        if numbers is None or (numbers[2] and int(numbers[2]) < int(numbers[1])):
+            raise UserError(f"{text!r} are no scan numbers: write 12, 12..20, or 3,5,12..20")
+        yield int(numbers[1]), int(numbers[2] or numbers[1])
 
 
 def table(index: RunIndex, *, num: int = 20, **asked: Any) -> Table:

@@ -52,9 +52,9 @@ def odd_values(odd):
     @bpp.run_decorator(md={"plan_name": "odd_values"})
     def plan():
         for point, number in enumerate((1.5, None, 3)):
-            yield from bps.abs_set(odd.text, "x" * point)
-            yield from bps.abs_set(odd.number, number)
-            yield from bps.abs_set(odd.ragged, list(range(point + 1)))
+            yield from bps.mv(odd.text, "x" * point)
+            yield from bps.mv(odd.number, number)
+            yield from bps.mv(odd.ragged, list(range(point + 1)))
             yield from bps.trigger_and_read([odd])
 
     return plan()
