@@ -55,9 +55,10 @@ class InterruptKeys:
         return self
 
     def __exit__(self, raised: type[BaseException] | None, *_exc: object) -> None:
-        for number, handler in self._restore.items():
-            signal.signal(number, handler)
-        self._restore.clear()
+        # Ctrl-C last: the moment it is the prompt's again, it may raise KeyboardInterrupt here.
+        handlers, self._restore = self._restore, {}
+        for number in reversed(handlers):
+            signal.signal(number, handlers[number])
         if self._presses and raised is None and not self._engine.interrupted:
             raise KeyboardInterrupt
 
