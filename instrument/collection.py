@@ -23,10 +23,11 @@ def _start() -> dict[str, object]:
     session = _current(tell=prompt.tell)
     shell = _shell()
     session.open(_commands.NAMES, shell=shell)
+    commands = {**session.plans, **_commands.commands(session)}
     if shell is not None:
-        prompt.install(shell, session.last_error, session.RE, session.engine_without_documents())
+        prompt.install(shell, session.last_error, session.RE, session.engine_without_documents(), commands)
         session.importer.start()
-    return {**session.names(), **_commands.commands(session)}
+    return {**session.names(), **commands}
 
 
 _names = _start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from IPython.core.inputtransformer2 import TransformerManager
     from IPython.core.interactiveshell import InteractiveShell
 
+# Begins a line that belongs to the block before it.
+GOES_ON = re.compile(r"[\s#)\]}]|(else|elif|except|finally|case)\b")
 START = "from instrument.collection import *"
 
 
@@ -77,14 +80,20 @@ def cells(stream: TextIO, shell: InteractiveShell) -> Iterator[str]:
         shell: Knows when a cell is complete, magics included.
     """
     transformer: TransformerManager = shell.input_transformer_manager
+
+    def is_complete(text: str) -> bool:
+        return transformer.check_complete(text)[0] != "incomplete"
+
     pending = ""
     for line in stream:
+        # A line that is not indented ends the block before it, as in a file; at a terminal an empty line does.
+        if pending and not GOES_ON.match(line) and is_complete(f"{pending}\n"):
+            yield pending
+            pending = ""
         pending += line
         if not pending.strip():
             pending = ""
-            continue
-        status, _indent = transformer.check_complete(pending)
-        if status != "incomplete":
+        elif is_complete(pending.removesuffix("\n")):
             yield pending
             pending = ""
     if pending.strip():

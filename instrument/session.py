@@ -42,6 +42,8 @@ logger = logging.getLogger(LOGGER_NAME)
 NAMES = (
     "RE", "cat", "db", "sd", "bec", "peaks", "bp", "bps", "bpp", "oregistry",
     "specwriter", "newSpecFile", "spec_comment", "nxwriter",
+    "mv", "mvr", "umv", "umvr", "set_lm", "set_dial", "set_user", "ct", "timescan",
+    "ascan", "dscan", "a2scan", "d2scan", "mesh", "dmesh", "lookupscan",
     "lup", "two_pass_scan", "findpeak_multipass", "repeat_findpeak", "change_noisy_parameters",
     "snapshot", "SnapshotReport",
 )  # fmt: skip
@@ -348,9 +350,10 @@ class Session:
     def _open_plans(self) -> None:
         """Plans that are names of the user's namespace."""
         from instrument import plans
-        from instrument.plans.defaults import with_devices
+        from instrument.plans.defaults import Counters, with_devices
 
-        self.plans = {name: with_devices(getattr(plans, name), self.devices) for name in plans.__all__}
+        self.counters = Counters(self.devices, self.health.usable)
+        self.plans = {name: with_devices(getattr(plans, name), self.devices, self.counters) for name in plans.__all__}
 
     def engine_without_documents(self) -> RunEngine:
         """A RunEngine for moves and counts that nobody keeps (`%mov`, `%ct`)."""

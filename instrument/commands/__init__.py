@@ -8,16 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from instrument.commands.counting import CountingCommands
 from instrument.commands.engine import EngineCommands
 from instrument.commands.files import FileCommands
 from instrument.commands.information import InformationCommands
+from instrument.commands.motion import MotionCommands
 
 if TYPE_CHECKING:
     from instrument.session import Session
 
 __all__ = ["NAMES", "commands"]
 
-GROUPS = (InformationCommands, FileCommands, EngineCommands)
+GROUPS = (InformationCommands, MotionCommands, CountingCommands, FileCommands, EngineCommands)
 
 NAMES: tuple[str, ...] = tuple(name for group in GROUPS for name in vars(group) if not name.startswith("_"))
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from instrument.config.errors import UserError
 from instrument.framework import runs
+from instrument.plans.defaults import device_of
 
 if TYPE_CHECKING:
     from instrument.session import Session
@@ -29,7 +29,7 @@ class InformationCommands:
         """
         from instrument.devices import listing
 
-        return listing.listdevice(self._device(device))
+        return listing.listdevice(device_of(self._session.devices, device))
 
     def listobjects(self) -> Any:
         """Print name, ophyd structure, EPICS prefix and labels of all devices of the session."""
@@ -69,14 +69,3 @@ class InformationCommands:
     def last_error(self) -> None:
         """Print the traceback of the last error that the prompt showed in one line."""
         self._session.last_error()
-
-    def _device(self, device: Any) -> Any:
-        if not isinstance(device, str):
-            return device
-        if device in self._session.devices:
-            return self._session.devices[device]
-        import difflib
-
-        close = difflib.get_close_matches(device, self._session.devices, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else "; devices() lists them"
-        raise UserError(f"no device is named {device!r}{hint}")

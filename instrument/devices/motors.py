@@ -28,6 +28,7 @@ class Motor(ForgetsFirst, EpicsMotor):
     motor_is_moving = Component(EpicsSignalRO, ".MOVN", kind="omitted", lazy=True)
     home_forward = Component(EpicsSignal, ".HOMF", kind="omitted", lazy=True)
     home_reverse = Component(EpicsSignal, ".HOMR", kind="omitted", lazy=True)
+    dial_setpoint = Component(EpicsSignal, ".DVAL", kind="omitted", lazy=True)
     steps_per_revolution = Component(EpicsSignal, ".SREV", kind="omitted", lazy=True)
 
     @property

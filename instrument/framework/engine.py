@@ -121,6 +121,7 @@ class RunEngine(bluesky.RunEngine):
         self.journal = journal
         self.delivery = delivery
         self._pending: dict[Any, Any] = {}  # status object: device
+        self._abandoned: set[Any] = set()  # status objects that an aborted plan waited for
         options.setdefault("context_managers", [InterruptKeys])
         super().__init__(md, **options)
         self.pause_msg = PAUSED
@@ -158,6 +159,18 @@ class RunEngine(bluesky.RunEngine):
             RunInterruptedError: The plan was interrupted; the message says whether it is paused or ended.
         """
         return self._told_in_one_line(super().__call__, *args, **kwargs)
+
+    def result_of(self, plan: Any, **metadata: Any) -> Any:
+        """Execute a plan; return what it returned.
+
+        Raises:
+            RunInterruptedError: The plan was interrupted.
+        """
+        returns_result, self._call_returns_result = self._call_returns_result, True
+        try:
+            return self(plan, **metadata).plan_result
+        finally:
+            self._call_returns_result = returns_result
 
     def resume(self) -> Any:
         """Go on with a paused plan from its last checkpoint; see `bluesky.RunEngine.resume`."""
@@ -201,6 +214,7 @@ class RunEngine(bluesky.RunEngine):
         self._reason = reason
         self._exit_status = "abort"
         self._state = "aborting"
+        self._abandoned = set(self._pending)
         if self._task is not None:
             self._task.cancel()
 
@@ -233,6 +247,9 @@ class RunEngine(bluesky.RunEngine):
         self._pending.pop(status_object, None)
 
     def _status_object_completed(self, ret: Any, fut: Any, pardon_failures: Any) -> None:
+        if ret in self._abandoned:  # the plan's clean-up moves the motor elsewhere: that is no fault of the clean-up
+            fut.set_result(None)
+            return
         # A fault that is told in one line is passed on as it is, not wrapped into FailedStatus.
         error = ret.exception(timeout=0) if ret.done and not ret.success else None
         if isinstance(error, UserError) and not pardon_failures.is_set():
@@ -266,6 +283,7 @@ class RunEngine(bluesky.RunEngine):
 
     def _clear_call_cache(self) -> None:
         self._pending.clear()
+        self._abandoned.clear()
         self._run_tracing_spans.clear()
         super()._clear_call_cache()
 

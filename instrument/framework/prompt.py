@@ -1,4 +1,4 @@
-"""What IPython does for a session: one-line errors, bluesky's magics, plan hints, messages from threads."""
+"""What IPython does for a session: plans that run, one-line errors, bluesky's magics, messages from threads."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import FrameType, GeneratorType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from instrument.config.errors import UserError
 from instrument.config.names import LOGGER_NAME
+from instrument.framework import statements
+from instrument.framework.positioners import is_positioner
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -107,14 +109,21 @@ def plan_hint(plan: Any) -> str:
     return f"{name} is a plan that has not run; run it with RE({name}(...))"
 
 
-def install(shell: InteractiveShell, last_error: LastError, engine: Any, magics_engine: Any) -> None:
-    """Prepare a shell: one-line errors, bluesky's magics, plan hints. Doing it again changes nothing.
+def install(
+    shell: InteractiveShell,
+    last_error: LastError,
+    engine: Any,
+    magics_engine: Any,
+    commands: Mapping[str, Callable[..., Any]],
+) -> None:
+    """Prepare a shell: plans run, one-line errors, bluesky's magics. Doing it again changes nothing.
 
     Args:
         shell: The running IPython shell (terminal or kernel).
         last_error: Keeps the error whose one line is shown.
         engine: The RunEngine of the session.
         magics_engine: The RunEngine of `%mov`, `%ct` and the like, whose documents nobody keeps.
+        commands: What a person types without parentheses, by name.
     """
     from bluesky import magics
     from bluesky.run_engine import set_bluesky_event_loop
@@ -135,11 +144,12 @@ def install(shell: InteractiveShell, last_error: LastError, engine: Any, magics_
         shell._showtraceback(type(error), error, lines)  # noqa: SLF001  what IPython's own handlers call
         return lines
 
+    statements.install(shell, engine.result_of, commands, tell)
     shell.set_custom_exc((Exception,), show)
     shell.InteractiveTB.set_mode(mode="Minimal")
 
     magics.BlueskyMagics.RE = magics_engine
-    magics.is_positioner = _is_positioner  # %wa would show nothing at all because of one device that is offline
+    magics.is_positioner = is_positioner  # %wa would show nothing at all because of one device that is offline
     set_bluesky_event_loop(engine.loop)  # the engine that was made last, which is bluesky.magics' own, had taken it
     shell.register_magics(magics.BlueskyMagics)
 
@@ -150,12 +160,11 @@ def install(shell: InteractiveShell, last_error: LastError, engine: Any, magics_
     plain = formatter.formatters["text/plain"] if formatter is not None else None
     for kind in (Plan, GeneratorType):
         if plain is not None:
-            plain.for_type(kind, lambda plan, printer, _cycle: printer.text(plan_hint(plan)))
+            plain.for_type(kind, _show_plan)
 
 
-def _is_positioner(device: Any) -> bool:
-    """Whether a device has a position; bluesky's own reads it, which fails while the device is offline."""
-    return hasattr(type(device), "position") or "position" in getattr(device, "__dict__", {})
+def _show_plan(value: Any, printer: Any, _cycle: bool) -> None:
+    printer.text(plan_hint(value) if statements.is_plan(value) else object.__repr__(value))
 
 
 def _nothing_to_pause(_number: int, _frame: FrameType | None) -> None:

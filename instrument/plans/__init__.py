@@ -4,13 +4,39 @@ What is exported here is what a session offers at its prompt, with its own devic
 (`instrument.plans.defaults.with_devices`).
 """
 
+from instrument.plans.counting import ct, timescan
 from instrument.plans.lineup import lup
+from instrument.plans.moves import mv, mvr, set_dial, set_lm, set_user, umv, umvr
 from instrument.plans.peak_finder import (
     change_noisy_parameters,
     findpeak_multipass,
     repeat_findpeak,
     two_pass_scan,
 )
+from instrument.plans.scans import a2scan, ascan, d2scan, dmesh, dscan, lookupscan, mesh
 from instrument.plans.snapshot import snapshot
 
-__all__ = ["change_noisy_parameters", "findpeak_multipass", "lup", "repeat_findpeak", "snapshot", "two_pass_scan"]
+__all__ = [
+    "a2scan",
+    "ascan",
+    "change_noisy_parameters",
+    "ct",
+    "d2scan",
+    "dmesh",
+    "dscan",
+    "findpeak_multipass",
+    "lookupscan",
+    "lup",
+    "mesh",
+    "mv",
+    "mvr",
+    "repeat_findpeak",
+    "set_dial",
+    "set_lm",
+    "set_user",
+    "snapshot",
+    "timescan",
+    "two_pass_scan",
+    "umv",
+    "umvr",
+]

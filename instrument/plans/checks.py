@@ -7,7 +7,7 @@ import functools
 import inspect
 import math
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from bluesky.utils import Plan
@@ -63,6 +63,39 @@ def motor_of(plan: str, motor: Any) -> Any:
     return motor
 
 
+def moves_of(plan: str, moves: Sequence[Any], *, relative: bool = False) -> list[tuple[Any, Any]]:
+    """Pairs of motor and position; of what has a number for a position, a finite one within its limits.
+
+    Args:
+        plan: Its name, for messages.
+        moves: Motor, position, motor, position, ...
+        relative: The positions are distances.
+
+    Raises:
+        UserError: Something is missing, named twice, or no place to go.
+    """
+    if not moves or len(moves) % 2:
+        what = "distance" if relative else "position"
+        given = " ".join(map(_shown, moves)) or "nothing"
+        raise UserError(f"{plan} needs motor and {what}, as in {plan} m1 1, not {given}; nothing moved")
+    pairs = []
+    for motor, position in zip(moves[::2], moves[1::2], strict=True):
+        motor_of(plan, motor)
+        if any(motor is other for other, _ in pairs):
+            raise UserError(f"{plan}: {motor.name} is named twice; nothing moved")
+        if relative or getattr(motor, "limits", None) is not None or hasattr(motor, "velocity"):
+            target = number(plan, motor.name, position)
+            if not relative:
+                within_limits(plan, motor, (target,))
+        else:
+            target = position
+            check = getattr(motor, "check_value", None)
+            if callable(check):
+                check(target)
+        pairs.append((motor, target))
+    return pairs
+
+
 def detectors_of(plan: str, detectors: Any) -> list[Any]:
     """A list of detectors, made of one or of several.
 
@@ -82,11 +115,11 @@ def detectors_of(plan: str, detectors: Any) -> list[Any]:
     return given
 
 
-def number(plan: str, name: str, value: Any, *, positive: bool = False) -> float:
+def number(plan: str, name: str, value: Any, *, positive: bool = False, least: float | None = None) -> float:
     """`value`, if it is a finite number.
 
     Raises:
-        UserError: It is not, or it is 0 or less where it has to be positive.
+        UserError: It is not, or it is 0 or less where it has to be positive, or less than `least`.
     """
     try:
         if isinstance(value, bool | str):
@@ -98,6 +131,8 @@ def number(plan: str, name: str, value: Any, *, positive: bool = False) -> float
         raise UserError(f"{plan}: {name}={result} is no place to go; nothing moved")
     if positive and result <= 0:
         raise UserError(f"{plan}: {name}={result:g} has to be more than 0; nothing moved")
+    if least is not None and result < least:
+        raise UserError(f"{plan}: {name}={result:g} has to be {least:g} or more; nothing moved")
     return result
 
 

@@ -10,13 +10,30 @@ def bench():
     """Guarded devices, an engine that returns what plans return, and what it executed."""
     # Not above: what imports ophyd before the ports are leased would look at other ones.
     from bluesky import RunEngine
-    from ophyd import Signal
+    from ophyd import Component, Signal
     from ophyd.sim import SynAxis, SynGauss
 
     from tests.plans.spy import Guard, guarded
 
     guard = Guard()
-    motor = guarded(SynAxis, guard)(name="m1")
+    part = guarded(Signal, guard)
+
+    class Motor(guarded(SynAxis, guard)):
+        """With the fields of a motor record that plans write."""
+
+        low_limit_travel = Component(part, value=-100.0, kind="omitted")
+        high_limit_travel = Component(part, value=100.0, kind="omitted")
+        set_use_switch = Component(part, value=0, kind="omitted")
+        offset_freeze_switch = Component(part, value=0, kind="omitted")
+        dial_setpoint = Component(part, value=0.0, kind="omitted")
+
+    class Scaler(guarded(SynGauss, guard)):
+        """Counts for a time."""
+
+        preset_time = Component(part, value=1.0, kind="config")
+
+    motor, motor2 = Motor(name="m1"), Motor(name="m2")
+    motor.user_setpoint = motor.setpoint
     noisy = guarded(SynGauss, guard)("noisy", motor, "m1", center=0.3, Imax=1000, sigma=0.2, noise="uniform")
     noisy.noise_multiplier.put(10)
     inputs = {letter: SimpleNamespace(input_value=guarded(Signal, guard)(name=letter, value=0.0)) for letter in "ABCDE"}
@@ -28,6 +45,8 @@ def bench():
     engine.subscribe(lambda _name, doc: starts.append(doc), "start")
     return SimpleNamespace(
         motor=motor,
+        motor2=motor2,
+        scaler=Scaler("counts", motor, "m1", center=0.3, Imax=1000, sigma=0.2),
         noisy=noisy,
         calc=SimpleNamespace(channels=SimpleNamespace(**inputs), name="calc1"),
         run=lambda plan: engine(plan).plan_result,

@@ -3,6 +3,7 @@
 import inspect
 import logging
 import math
+import re
 
 import bluesky.plan_stubs as bps
 import pytest
@@ -24,7 +25,25 @@ CALLS = {
     "repeat_findpeak": lambda b: plans.repeat_findpeak(2, detector=b.noisy, motor=b.motor, calc=b.calc),
     "change_noisy_parameters": lambda b: plans.change_noisy_parameters(calc=b.calc),
     "snapshot": lambda b: plans.snapshot([b.motor, b.noisy]),
+    "mv": lambda b: plans.mv(b.motor, 1),
+    "mvr": lambda b: plans.mvr(b.motor, 1),
+    "umv": lambda b: plans.umv(b.motor, 1),
+    "umvr": lambda b: plans.umvr(b.motor, 1),
+    "set_lm": lambda b: plans.set_lm(b.motor, -1, 1),
+    "set_user": lambda b: plans.set_user(b.motor, 1),
+    "set_dial": lambda b: plans.set_dial(b.motor, 1),
+    "ct": lambda b: plans.ct(0.1, detectors=[b.scaler]),
+    "timescan": lambda b: plans.timescan(0.1, 0, 2, detectors=[b.scaler]),
+    "ascan": lambda b: plans.ascan(b.motor, -1, 1, 4, 0.1, detectors=[b.scaler, b.noisy]),
+    "dscan": lambda b: plans.dscan(b.motor, -1, 1, 4, 0.1, detectors=[b.scaler]),
+    "a2scan": lambda b: plans.a2scan(b.motor, -1, 1, b.motor2, 0, 1, 4, 0.1, detectors=[b.scaler]),
+    "d2scan": lambda b: plans.d2scan(b.motor, -1, 1, b.motor2, 0, 1, 4, 0.1, detectors=[b.scaler]),
+    "mesh": lambda b: plans.mesh(b.motor, -1, 1, 2, b.motor2, 0, 1, 3, 0.1, detectors=[b.scaler]),
+    "dmesh": lambda b: plans.dmesh(b.motor, -1, 1, 2, b.motor2, 0, 1, 3, 0.1, detectors=[b.scaler]),
+    "lookupscan": lambda b: plans.lookupscan(b.motor, [0, 1], 0.1, detectors=[b.scaler]),
 }
+# What moves nothing.
+STILL = {"change_noisy_parameters", "set_lm", "set_user", "set_dial", "ct", "timescan", "snapshot"}
 
 
 def test_every_exported_plan_is_tried_here():
@@ -53,7 +72,7 @@ def test_the_spy_sees_a_plan_that_touches_a_device(bench, touch):
 def test_plans_can_be_run_dry(bench, name, capsys):
     bench.guard.armed = False
     summarize_plan(CALLS[name](bench))
-    assert "m1 -> " in capsys.readouterr().out or name in {"change_noisy_parameters", "snapshot"}
+    assert "m1 -> " in capsys.readouterr().out or name in STILL
 
 
 @pytest.mark.parametrize(
@@ -218,7 +237,9 @@ def test_a_session_fills_in_its_devices(bench):
     assert len(bench.run(plan())[0]) == 4
     other = SynGauss("other", bench.motor, "m1", center=0.3, Imax=1000, sigma=0.2)
     assert bench.run(with_devices(plans.two_pass_scan, devices)(detector=other))[0].signal == "other"
-    assert with_devices(plans.lup, devices) is plans.lup
+    assert bench.run(with_devices(plans.lup, devices)("noisy", "m1", -1, 1, 21)).signal == "noisy"
+    with pytest.raises(UserError, match=r"no device is named 'm2'; did you mean 'm1'\?"):
+        with_devices(plans.mv, devices)("m2", 1)
     bare = with_devices(plans.two_pass_scan, {})
     with pytest.raises(TypeError, match="detector"):
         bare()
@@ -246,3 +267,86 @@ def test_findpeak_on_the_virtual_beamline(virtual_beamline, caplog):
     with pytest.raises(UserError, match=r"m1 would go to \S+, outside of its limits -32000 to 32000; nothing moved"):
         engine(plans.lup([noisy], m1, -1, 40000))
     assert m1.position == pytest.approx(found[-1].position, abs=0.001)
+
+
+# --- SPEC's scans
+
+
+def test_intervals_are_one_less_than_points(bench):
+    bench.run(plans.ascan(bench.motor, -1, 1, 4, 0.1, detectors=[bench.scaler]))
+    assert bench.starts[-1]["num_points"] == 5
+    assert bench.starts[-1]["plan_name"] == "ascan"
+    targets = [m.args[0] for m in bench.messages if m.command == "set" and m.obj is bench.motor]
+    assert targets == [-1, -0.5, 0, 0.5, 1]
+
+
+def test_a_relative_scan_is_about_where_the_motor_is_and_returns_there(bench):
+    bench.guard.armed = False
+    bench.motor.set(2.0).wait(5)
+    bench.run(plans.dscan(bench.motor, -1, 1, 2, detectors=[bench.noisy]))
+    targets = [m.args[0] for m in bench.messages if m.command == "set" and m.obj is bench.motor]
+    assert targets == [1, 2, 3, 2]
+
+
+def test_the_first_motor_of_a_mesh_is_the_fast_one(bench):
+    bench.run(plans.mesh(bench.motor, 0, 1, 1, bench.motor2, 5, 6, 1, detectors=[bench.noisy]))
+    sets = [(m.obj.name, m.args[0]) for m in bench.messages if m.command == "set"]
+    assert sets == [("m2", 5), ("m1", 0), ("m1", 1), ("m2", 6), ("m1", 0), ("m1", 1)]
+
+
+def test_the_count_time_is_set_for_the_scan_and_set_back(bench):
+    bench.run(plans.ascan(bench.motor, 0, 1, 2, 0.25, detectors=[bench.scaler]))
+    sets = [m.args[0] for m in bench.messages if m.command == "set" and m.obj is bench.scaler.preset_time]
+    assert sets == [0.25, 1.0]
+
+
+def test_where_nothing_counts_for_a_time_the_time_is_waited(bench):
+    bench.run(plans.ascan(bench.motor, 0, 1, 2, 0.01, detectors=[bench.noisy]))
+    assert [m.args[0] for m in bench.messages if m.command == "sleep"] == [0.01] * 3
+
+
+def test_a_scan_is_run_dry_before_anything_moves(bench, caplog):
+    """Its last point is beyond the limits: refused in one line that names the point, no run is opened."""
+
+    def check_value(target):
+        if target > 0.9:
+            raise UserError("m1: 1 is outside of its limits -1 to 0.9; it was not moved")
+
+    bench.motor.check_value = check_value
+    with pytest.raises(UserError) as caught:
+        bench.run(plans.ascan(bench.motor, -1, 1, 4, 0.1, detectors=[bench.scaler]))
+    assert str(caught.value) == "ascan: point 5 of 5: m1: 1 is outside of its limits -1 to 0.9; nothing moved"
+    assert not [m for m in bench.messages if m.command in ("set", "open_run", "stage")]
+    with caplog.at_level(logging.INFO, LOGGER_NAME):
+        bench.run(plans.ascan(bench.motor, -1, 0.5, 4, 0.1, detectors=[bench.scaler]))
+    assert re.match(r"ascan: 5 points of counts, m1 -1 to 0\.5, about \S+ s", caplog.messages[0])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        (lambda b: plans.mv(), "mv needs motor and position, as in mv m1 1, not nothing"),
+        (lambda b: plans.mv(b.motor), "mv needs motor and position, as in mv m1 1, not m1"),
+        (lambda b: plans.mv(b.motor, "1mm"), "m1='1mm' is no number"),
+        (lambda b: plans.mv(b.motor, 1, b.motor, 2), "m1 is named twice"),
+        (lambda b: plans.umv("m1", 1), "'m1' is text, not a motor"),
+        (lambda b: plans.set_lm(b.motor, 5, -5), "low 5 is above high -5"),
+        (lambda b: plans.set_lm(b.noisy, -5, 5), "noisy can't be moved"),
+        (lambda b: plans.ct(-1, detectors=[b.noisy]), "time=-1 has to be more than 0"),
+        (lambda b: plans.ct(1, detectors=[]), "no detector is given"),
+        (lambda b: plans.timescan(1, -1, detectors=[b.noisy]), "sleep=-1 has to be 0 or more"),
+        (lambda b: plans.ascan(b.motor, -1, 1, 0, detectors=[b.noisy]), "intervals=0 has to be a whole number, 1 or"),
+        (lambda b: plans.ascan(b.motor, -1, 1, 10, -1, detectors=[b.noisy]), "time=-1 has to be more than 0"),
+        (lambda b: plans.ascan(b.motor, math.nan, 1, 10, detectors=[b.noisy]), "start=nan is no place"),
+        (lambda b: plans.a2scan(b.motor, 0, 1, b.motor, 0, 1, 2, detectors=[b.noisy]), "m1 is named twice"),
+        (lambda b: plans.lookupscan(detectors=[b.noisy]), "lookupscan needs motor and positions"),
+        (lambda b: plans.lookupscan(b.motor, 3, detectors=[b.noisy]), "m1 needs a list of positions, not 3"),
+        (lambda b: plans.lookupscan(b.motor, [], detectors=[b.noisy]), "each motor needs as many positions"),
+        (lambda b: plans.lookupscan(b.motor, [math.inf], detectors=[b.noisy]), "m1=inf is no place"),
+    ],
+)
+def test_a_command_that_is_typed_wrongly_moves_nothing(bench, wrong, why):
+    with pytest.raises(UserError, match=why) as caught:
+        bench.run(wrong(bench))
+    assert "\n" not in str(caught.value)
+    assert bench.messages == []

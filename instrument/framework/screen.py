@@ -1,0 +1,45 @@
+"""What may be shown on the screen while something goes on: one line that is overwritten, or nothing when piped."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def is_live() -> bool:
+    """Can a line be overwritten where we print: at a terminal that is not dumb, or in a notebook?"""
+    if in_notebook():
+        return True
+    return sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def in_notebook() -> bool:
+    """Does a Jupyter kernel take what we print?"""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return type(shell).__name__ == "ZMQInteractiveShell"
+
+
+class LiveLine:
+    """A line that is overwritten by the next one; where that is not possible only what `end` says is shown."""
+
+    def __init__(self) -> None:
+        self._live = is_live()
+        self._width = 0
+
+    def show(self, text: str) -> None:
+        """Show `text` instead of the line before."""
+        if self._live:
+            print(f"\r{text:<{self._width}}", end="", flush=True)
+            self._width = len(text)
+
+    def clear(self) -> None:
+        """Take the line away."""
+        if self._live and self._width:
+            print("\r" + " " * self._width + "\r", end="", flush=True)
+            self._width = 0
+
+    def end(self, text: str) -> None:
+        """Show a line that stays."""
+        self.clear()
+        print(text, flush=True)

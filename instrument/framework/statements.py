@@ -1,0 +1,382 @@
+"""What a statement at the prompt means: a plan is run, a command needs no parentheses.
+
+One rule: in an interactive cell every bare expression statement that is a plan is run, in loops and with a trailing `;`
+too. Anywhere else a plan is a value: `yield from` it, `RE(...)` it, or assign it. A plan that nobody ran is told.
+
+    mv(m1, 3)                       run                 p = mv(m1, 3)                  a value
+    for x in (1, 2): mv(m1, x)      run, run            def my_plan():
+    mv m1 3                         run                     yield from mv(m1, 3)       part of a plan
+
+See docs/explanations/decisions/bare-plans-run.md for what was refused.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import difflib
+import functools
+import inspect
+import keyword
+import re
+import tokenize
+import warnings
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import GeneratorType
+from typing import TYPE_CHECKING, Any
+
+from bluesky import Msg
+from bluesky.utils import Plan
+
+from instrument.config.errors import UserError
+
+if TYPE_CHECKING:
+    from tokenize import TokenInfo
+
+    from IPython.core.interactiveshell import InteractiveShell
+
+RUN = "__run_statement__"  # what the transformed cells call; a builtin of the shell, so that %reset leaves it
+NEVER_ITERATED = re.compile(r"plan `(\w+)` was never iterated")
+PLACE = re.compile(r'^ *File "(.*)", line (\d+), in (.+)$')
+PACKAGES = ("bluesky", "ophyd", "IPython", "instrument")  # whose lines say nothing about who forgot a plan
+TEXT_COMMANDS = ("comment",)  # whose argument is the rest of the line
+SHOWN = (bool, int, float, complex, str, bytes)  # kinds of a plan's result that are worth showing
+
+
+# -- what a statement is ---------------------------------------------------------------------------------------------
+
+
+class BareStatements(ast.NodeTransformer):
+    """Wraps each expression statement of a cell, but not those inside of functions and classes."""
+
+    def visit(self, node: ast.AST) -> ast.AST:
+        """`value` becomes `__run_statement__(value)`, with the name if it is nothing but a name."""
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda):
+            return node
+        if not isinstance(node, ast.Expr) or isinstance(node.value, ast.Constant):
+            return self.generic_visit(node)
+        arguments = [node.value]
+        if isinstance(node.value, ast.Name):
+            arguments.append(ast.Constant(node.value.id))
+        call = ast.Call(ast.Name(RUN, ast.Load()), arguments, [])
+        return ast.fix_missing_locations(ast.copy_location(ast.Expr(ast.copy_location(call, node.value)), node))
+
+
+def is_plan(value: object) -> bool:
+    """Is it a plan: what bluesky marks as one, or a generator that a function (no expression) has made?"""
+    if isinstance(value, Plan):
+        return True
+    return isinstance(value, GeneratorType) and value.gi_code.co_name != "<genexpr>"
+
+
+def name_of(plan: Any) -> str:
+    """The name of the function that made a plan."""
+    return getattr(getattr(plan, "_iter", plan), "__name__", type(plan).__name__)
+
+
+class RunStatement:
+    """Runs a statement's value if it is a plan, or a command that is named and nothing else.
+
+    Args:
+        run: Runs a plan and returns what the plan returned.
+        commands: The commands of the session by name.
+    """
+
+    def __init__(self, run: Callable[[Any], Any], commands: Mapping[str, Callable[..., Any]]) -> None:
+        self._run = run
+        self._commands = commands
+
+    def __call__(self, value: Any, name: str | None = None) -> Any:
+        """What the statement is worth; of a plan, its result if a person can read it."""
+        if name is not None and value is self._commands.get(name):
+            value = self._called(name, value)
+        if not is_plan(value):
+            return value
+        iterator = getattr(value, "_iter", value)
+        if isinstance(iterator, GeneratorType) and inspect.getgeneratorstate(iterator) != inspect.GEN_CREATED:
+            raise UserError(f"this plan has run already: make it again with {name_of(value)}(...)")
+        result = self._run(value if isinstance(value, Plan) else _only_messages(value))
+        return result if isinstance(result, SHOWN) and not _is_uid(result) else None
+
+    def misspelt(self, name: str) -> None:
+        """Refuse a line that begins with something like a command.
+
+        Raises:
+            UserError: Always.
+        """
+        (near,) = difflib.get_close_matches(name, self._commands, 1)
+        raise UserError(f"there is no command {name!r}; did you mean {near!r}?")
+
+    def _called(self, name: str, command: Callable[..., Any]) -> Any:
+        try:
+            signature = inspect.signature(command)
+            signature.bind()
+        except TypeError:
+            raise UserError(f"{usage(name, command)}; {name}? tells more") from None
+        return command()
+
+
+def usage(name: str, command: Callable[..., Any]) -> str:
+    """How a command is typed, without its options."""
+    words = []
+    for parameter in inspect.signature(command).parameters.values():
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            words.append(f"{parameter.name}...")
+        elif parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
+            words.append(parameter.name if parameter.default is parameter.empty else f"[{parameter.name}]")
+    return " ".join([name, *words])
+
+
+def _is_uid(result: object) -> bool:
+    return isinstance(result, str) and re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", result) is not None
+
+
+def _only_messages(generator: Generator[Any, Any, Any]) -> Generator[Msg, Any, Any]:
+    """`generator` as a plan that carries its name.
+
+    Raises:
+        UserError: It yields something else than messages.
+    """
+
+    def plan() -> Generator[Msg, Any, Any]:
+        name, step = name_of(generator), functools.partial(generator.send, None)
+        while True:
+            try:
+                message = step()
+            except StopIteration as end:
+                return end.value
+            if not isinstance(message, Msg):
+                generator.close()
+                raise UserError(f"{name}(...) is no plan: it yields {message!r}, where a plan yields messages")
+            try:
+                step = functools.partial(generator.send, (yield message))
+            except GeneratorExit:
+                generator.close()
+                raise
+            except BaseException as error:
+                step = functools.partial(generator.throw, error)
+
+    made = plan()
+    made.__name__ = name_of(generator)  # type: ignore[attr-defined]  for the start document
+    return made
+
+
+# -- lines without parentheses ---------------------------------------------------------------------------------------
+
+
+class SpecLines:
+    """IPython's token transformer that turns `ascan m1 -1 1 20 0.5` into `ascan(m1, -1, 1, 20, 0.5)`.
+
+    Only where the line is no Python, and begins with a command that the user has not given another meaning. Words are
+    Python expressions without spaces; those that name nothing are text.
+
+    Args:
+        namespace: The user's names.
+        commands: The commands of the session by name.
+    """
+
+    def __init__(self, namespace: dict[str, Any], commands: Mapping[str, Callable[..., Any]]) -> None:
+        self._namespace = namespace
+        self._commands = commands
+
+    def find(self, tokens_by_line: Sequence[Sequence[TokenInfo]]) -> _SpecLine | None:
+        """The first such line of a cell."""
+        for line in tokens_by_line:
+            for begin in _statements(line):
+                found = self._statement(line[begin:])
+                if found is not None:
+                    return found
+        return None
+
+    def _statement(self, tokens: Sequence[TokenInfo]) -> _SpecLine | None:
+        if len(tokens) < 2 or tokens[0].type != tokenize.NAME or not _begins_argument(*tokens[:3]):
+            return None
+        name = tokens[0].string
+        if name in self._commands and self._namespace.get(name) is self._commands[name]:
+            code = f"{name}({', '.join(map(self._word, _words(tokens[1:])))})"
+        elif (
+            name not in self._namespace
+            and not hasattr(builtins, name)
+            and not keyword.iskeyword(name)
+            and not keyword.issoftkeyword(name)
+            and difflib.get_close_matches(name, self._commands, 1)
+        ):
+            code = f"{RUN}.misspelt({name!r})"
+        else:
+            return None
+        last = max(index for index, token in enumerate(tokens) if not _ends(token, tokens[:index]))
+        return _SpecLine(tokens[0].start, tokens[last].end, code)
+
+    def _word(self, word: str) -> str:
+        """A word as Python source."""
+        word = word.rstrip(",")
+        keyword_argument = re.fullmatch(r"([A-Za-z_]\w*)=([^=].*)", word)
+        if keyword_argument:
+            return f"{keyword_argument[1]}={self._word(keyword_argument[2])}"
+        try:
+            tree = ast.parse(word, mode="eval")
+        except SyntaxError:
+            return repr(word)
+        names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        return word if all(self._is_known(name, called="(" in word) for name in names) else repr(word)
+
+    def _is_known(self, name: str, *, called: bool) -> bool:
+        """Does a name in a word mean something here? `open` and the like only in an expression, as in `max(a,b)`."""
+        if name not in self._namespace:
+            return called and hasattr(builtins, name)
+        return called or not str(getattr(self._namespace[name], "__module__", "")).startswith(("IPython", "builtins"))
+
+
+class _SpecLine:
+    """One line to be rewritten: its place in the cell (row from 1, column), and the code for it."""
+
+    priority = 10
+
+    def __init__(self, start: tuple[int, int], end: tuple[int, int], code: str) -> None:
+        self.start_line, self.start_col = start[0] - 1, start[1]
+        self._end = end
+        self._code = code
+
+    def sortby(self) -> tuple[int, int]:
+        """IPython's order of transformers: the first in the cell."""
+        return self.start_line, self.priority
+
+    def transform(self, lines: list[str]) -> list[str]:
+        """The cell with this line rewritten."""
+        row, column = self._end
+        before, rest = lines[self.start_line][: self.start_col], lines[row - 1][column:]
+        return [*lines[: self.start_line], f"{before}{self._code}{rest}", *lines[row:]]
+
+
+def _statements(line: Sequence[TokenInfo]) -> Iterator[int]:
+    """Where a statement may begin in a logical line."""
+    depth, expect = 0, True
+    for index, token in enumerate(line):
+        if token.type in (tokenize.INDENT, tokenize.DEDENT, tokenize.NL, tokenize.COMMENT):
+            continue
+        if expect:
+            yield index
+        depth += (token.string in "([{") - (token.string in ")]}") if token.type == tokenize.OP else 0
+        expect = depth == 0 and token.type == tokenize.OP and token.string in (";", ":")
+
+
+def _begins_argument(name: TokenInfo, first: TokenInfo, second: TokenInfo | None = None) -> bool:
+    """Is `first` the first word after a command's name, so that the line is no Python?"""
+    if first.start[0] != name.end[0] or first.start == name.end:
+        return False
+    if first.type == tokenize.NAME:
+        return not keyword.iskeyword(first.string) or first.string in ("None", "True", "False")
+    if first.type in (tokenize.NUMBER, tokenize.STRING):
+        return True
+    return first.string in ("-", "+") and second is not None and second.start == first.end
+
+
+def _ends(token: TokenInfo, before: Sequence[TokenInfo]) -> bool:
+    """Is a token no part of the statement that began before it?"""
+    depth = sum((t.string in "([{") - (t.string in ")]}") for t in before if t.type == tokenize.OP)
+    ends = (tokenize.NEWLINE, tokenize.NL, tokenize.COMMENT, tokenize.ENDMARKER)
+    if token.type in ends or (token.string == ";" and depth == 0):
+        return True
+    return any(t.string == ";" for t in before if t.type == tokenize.OP) and depth == 0
+
+
+def _words(tokens: Sequence[TokenInfo]) -> list[str]:
+    """The words of a statement; what is in brackets or quotes is one."""
+    words: list[str] = []
+    depth, end = 0, None
+    for index, token in enumerate(tokens):
+        if _ends(token, tokens[:index]):
+            break
+        if end is not None and (token.start == end or depth):
+            gap = token.start[1] - end[1] if token.start[0] == end[0] else 1
+            words[-1] += " " * gap + token.string
+        else:
+            words.append(token.string)
+        if token.type == tokenize.OP:
+            depth += (token.string in "([{") - (token.string in ")]}")
+        end = token.end
+    return words
+
+
+def text_lines(commands: Mapping[str, Callable[..., Any]], namespace: dict[str, Any]) -> Callable[[list[str]], Any]:
+    """IPython's line transformer for commands that take the rest of the line as it is, quotes and all."""
+
+    def transform(lines: list[str]) -> list[str]:
+        line = re.fullmatch(r"(\w+)[ \t]+([^=(\s].*?)\s*", "".join(lines), flags=re.DOTALL)
+        if line is None or len(lines) > 1 or line[1] not in TEXT_COMMANDS:
+            return lines
+        if namespace.get(line[1]) is not commands.get(line[1]):
+            return lines
+        text = line[2]
+        if text[0] in "\"'" and text[-1] == text[0] and len(text) > 1:
+            text = text[1:-1]
+        return [f"{line[1]}({text!r})\n"]
+
+    return transform
+
+
+# -- plans that nobody ran -------------------------------------------------------------------------------------------
+
+
+def forgotten(message: str) -> str | None:
+    """The line that is shown for bluesky's warning about a plan that was never iterated; None for other warnings.
+
+    Args:
+        message: The warning's text: a stack, the place where the plan was made last.
+    """
+    found = NEVER_ITERATED.search(message)
+    if found is None:
+        return None
+    function, source = "<module>", ""
+    lines = message.splitlines()
+    for index, line in enumerate(lines):
+        place = PLACE.match(line)
+        if place is not None and not _is_library(place[1]):
+            function, after = place[3], lines[index + 1].strip() if index + 1 < len(lines) else ""
+            source = "" if PLACE.match(after) or NEVER_ITERATED.search(after) else after
+    name = found[1]
+    made = f"`{source}`" if source else f"{name}(...)"
+    if function.startswith("<"):
+        return f"{made}: the plan {name} was never run; type {name}(...) as a statement of its own, or RE(...) it"
+    return f"{made} in {function}: the plan {name} was never run; write `yield from {name}(...)`"
+
+
+def _is_library(file: str) -> bool:
+    parts = Path(file).parts
+    return any(part in PACKAGES or part in ("site-packages", "asyncio", "threading.py") for part in parts)
+
+
+def install(
+    shell: InteractiveShell,
+    run: Callable[[Any], Any],
+    commands: Mapping[str, Callable[..., Any]],
+    tell: Callable[[str], object],
+) -> None:
+    """Give a shell these rules; doing it again replaces them.
+
+    Args:
+        shell: Terminal, kernel, or fed by a pipe.
+        run: Runs a plan and returns what the plan returned.
+        commands: The commands of the session by name.
+        tell: Shows a line, from any thread.
+    """
+    transforms = shell.input_transformer_manager
+    shell.ast_transformers[:] = [t for t in shell.ast_transformers if not isinstance(t, BareStatements)]
+    shell.ast_transformers.append(BareStatements())
+    transforms.token_transformers[:] = [t for t in transforms.token_transformers if not isinstance(t, SpecLines)]
+    transforms.token_transformers.append(SpecLines(shell.user_ns, commands))  # type: ignore[arg-type]
+    transforms.line_transforms.append(text_lines(commands, shell.user_ns))
+    statement = RunStatement(run, commands)
+    shell.builtin_trap.auto_builtins[RUN] = statement
+
+    plain = warnings.showwarning
+
+    def show(message: Warning | str, *where: Any, **more: Any) -> None:
+        line = forgotten(str(message))
+        if line is None:
+            plain(message, *where, **more)
+        else:
+            tell(line)
+
+    warnings.showwarning = show
