@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from instrument import commands as _commands
 from instrument.session import current as _current
 
 
@@ -21,13 +20,15 @@ def _start() -> dict[str, object]:
     from instrument.framework import prompt
 
     session = _current(tell=prompt.tell)
+    from instrument import commands  # which import ophyd: not before the session has said where Channel Access looks
+
     shell = _shell()
-    session.open(_commands.NAMES, shell=shell)
-    commands = {**session.plans, **_commands.commands(session)}
+    session.open(commands.NAMES, shell=shell)
+    typed = {**session.plans, **commands.commands(session)}
     if shell is not None:
-        prompt.install(shell, session.last_error, session.RE, session.engine_without_documents(), commands)
+        prompt.install(shell, session.last_error, session.RE, session.engine_without_documents(), typed)
         session.importer.start()
-    return {**session.names(), **commands}
+    return {**session.names(), **typed}
 
 
 _names = _start()

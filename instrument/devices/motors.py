@@ -36,6 +36,11 @@ class Motor(ForgetsFirst, EpicsMotor):
         """Whether the motor can be used; fields that are connected at first use count once they have answered."""
         return answers(self)
 
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The soft limits, as their own monitors have them. (ophyd's asks the setpoint's, and can miss a change.)"""
+        return self.low_limit_travel.get(), self.high_limit_travel.get()
+
     def move(self, position: float, wait: bool = True, **kwargs: Any) -> MoveStatus:
         """Go to a position; see `ophyd.EpicsMotor.move`.
 

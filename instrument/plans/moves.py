@@ -19,6 +19,7 @@ from instrument.plans.checks import plan
 
 logger = logging.getLogger(LOGGER_NAME)
 
+CONNECTION_LOOK, CONNECTION_LOOKS = 0.02, 150  # s between two looks at a signal that connects, and how many
 LINE_INTERVAL = 0.1  # s between two looks at a position that is shown live
 
 
@@ -139,9 +140,10 @@ def set_lm(motor: Any, low: float, high: float) -> MsgGenerator[None]:
     low, high = checks.number("set_lm", "low", low), checks.number("set_lm", "high", high)
     if low > high:
         raise UserError(f"set_lm: low {low:g} is above high {high:g}: give the lower limit first; nothing is changed")
-    signals = [_part("set_lm", motor, part) for part in ("low_limit_travel", "high_limit_travel")]
-    before = yield from _positions(signals)
-    yield from bps.mv(signals[0], low, signals[1], high)
+    low_signal = yield from _part("set_lm", motor, "low_limit_travel")
+    high_signal = yield from _part("set_lm", motor, "high_limit_travel")
+    before = yield from _positions([low_signal, high_signal])
+    yield from bps.mv(low_signal, low, high_signal, high)
     logger.info("%s: limits %g %g -> %g %g", motor.name, *before, low, high)
 
 
@@ -173,7 +175,7 @@ def set_dial(motor: Any, position: float) -> MsgGenerator[None]:
         UserError: The motor can't be redefined; nothing is changed.
     """
     # A motor record with a variable offset would keep the user position instead.
-    frozen = _part("set_dial", checks.motor_of("set_dial", motor), "offset_freeze_switch")
+    frozen = yield from _part("set_dial", checks.motor_of("set_dial", motor), "offset_freeze_switch")
     before = yield from bps.rd(frozen, default_value=0)
     if before != 1:
         yield from bps.abs_set(frozen, 1, wait=True)
@@ -188,7 +190,8 @@ def set_dial(motor: Any, position: float) -> MsgGenerator[None]:
 def _redefine(name: str, motor: Any, position: float, part: str) -> MsgGenerator[None]:
     motor = checks.motor_of(name, motor)
     position = checks.number(name, "position", position)
-    use, target = _part(name, motor, "set_use_switch"), _part(name, motor, part)
+    use = yield from _part(name, motor, "set_use_switch")
+    target = yield from _part(name, motor, part)
     before = yield from bps.rd(motor, default_value=0.0)
 
     def redefine() -> MsgGenerator[None]:
@@ -203,8 +206,13 @@ def _redefine(name: str, motor: Any, position: float, part: str) -> MsgGenerator
     logger.info("%s: %s %g; user position %s -> %s", motor.name, name, position, _number(before), _number(after))
 
 
-def _part(name: str, motor: Any, part: str) -> Any:
+def _part(name: str, motor: Any, part: str) -> MsgGenerator[Any]:
+    """A component of a motor, once it is connected, which may be only at its first use."""
     signal = getattr(motor, part, None)
     if signal is None:
         raise UserError(f"{name}: {motor.name} is no EPICS motor with {part}; nothing is changed")
-    return signal
+    for _ in range(CONNECTION_LOOKS):
+        if getattr(signal, "connected", True):
+            return signal
+        yield from bps.sleep(CONNECTION_LOOK)
+    raise UserError(f"{name}: no answer from {signal.pvname}; nothing is changed")

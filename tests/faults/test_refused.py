@@ -72,17 +72,17 @@ def test_a_misspelt_name_is_told_with_its_nearest(session):
 
 def test_a_plan_that_is_not_run_says_how_it_is(session):
     before = session.pv("gp:m1.VAL"), session.scan_id
-    assert session.shows("bps.mv(m1, 5)") == "Out: mv is a plan that has not run; run it with RE(mv(...))"
-    assert session.shows("bp.count([noisy])") == "Out: count is a plan that has not run; run it with RE(count(...))"
-    assert session.shows("lup([noisy], m1, -1, 1, 5)") == (
-        "Out: lup is a plan that has not run; run it with RE(lup(...))"
+    assert session.shows("[bps.mv(m1, 5)]") == "Out: [mv is a plan that has not run; run it with RE(mv(...))]"
+    assert session.shows("print(lup([noisy], m1, -1, 1, 5))").splitlines()[-1] == (
+        "`print(lup([noisy], m1, -1, 1, 5))`: the plan lup was never run; type lup(...) as a statement of its "
+        "own, or RE(...) it"
     )
     assert (session.pv("gp:m1.VAL"), session.scan_id) == before
     session.check_next_scan("m1")
 
 
 UNSTORABLE = {
-    "RE(bp.scan([noisy], m1, 5, 6, 2, md={'operator': object()}))": "metadata key 'operator' is a object, which cannot "
+    "RE(bp.scan([noisy], m1, 5, 6, 2, md={'operator': object()}))": "metadata key 'operator' is an object, which cannot "
     "be stored: the run was not started; give numbers, text, lists, dictionaries or arrays",
     "RE(bp.scan([noisy], m1, 5, 6, 2), operator={'names': [print]})": "metadata key 'operator.names[0]' is a "
     "builtin_function_or_method, which cannot be stored: the run was not started; give numbers, text, lists, "

@@ -170,10 +170,10 @@ def test_ctrl_c_ends_each(session, typed):
     elif "timescan" in typed:
         session.wait_for(r"\|         2 \|")
     else:
-        until(lambda: session.pv("gp:scaler1.CNT") == "1")
+        until(lambda: session.pv("gp:scaler1.CNT") == "Count")
     session.press("c")
-    assert "aborted (Ctrl-C); motors are stopped, the data so far is kept" in session.until_prompt()
-    until(lambda: (session.pv("gp:m2.DMOV"), session.pv("gp:scaler1.CNT")) == ("1", "0"))
+    assert "aborted (Ctrl-C); motors are told to stop, the data so far is kept" in session.until_prompt()
+    until(lambda: (session.pv("gp:m2.DMOV"), session.pv("gp:scaler1.CNT")) == ("1", "Done"))
     assert session.pv("gp:scaler1.TP") == "1.000"
     assert session.shows("ct 0.1").startswith("timebase = 1e+06")
 
@@ -188,7 +188,7 @@ def test_limits_and_coordinates(session):
     assert session.shows("set_user m2 3").endswith("m2: set_user 3; user position 0 -> 3")
     assert (session.pv("gp:m2.RBV"), session.pv("gp:m2.DRBV")) == ("3.00000", "0.00000")
     assert session.shows("set_dial m2 1").endswith("m2: set_dial 1; user position 3 -> 4")
-    assert (session.pv("gp:m2.RBV"), session.pv("gp:m2.DRBV"), session.pv("gp:m2.SET")) == ("4.00000", "1.00000", "0")
+    assert (session.pv("gp:m2.RBV"), session.pv("gp:m2.DRBV"), session.pv("gp:m2.SET")) == ("4.00000", "1.00000", "Use")
     for typed in ("set_dial m2 0", "set_user m2 0", "set_lm m2 -32000 32000"):
         session.run(typed)
 
