@@ -38,8 +38,10 @@ class Motor(ForgetsFirst, EpicsMotor):
 
     @property
     def limits(self) -> tuple[float, float]:
-        """The soft limits, as their own monitors have them. (ophyd's asks the setpoint's, and can miss a change.)"""
-        return self.low_limit_travel.get(), self.high_limit_travel.get()
+        """The soft limits, as their own monitors have them; ophyd's asks the setpoint, and can miss a change."""
+        low: Any = self.low_limit_travel.get()
+        high: Any = self.high_limit_travel.get()
+        return low, high
 
     def move(self, position: float, wait: bool = True, **kwargs: Any) -> MoveStatus:
         """Go to a position; see `ophyd.EpicsMotor.move`.

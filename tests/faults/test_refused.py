@@ -82,8 +82,8 @@ def test_a_plan_that_is_not_run_says_how_it_is(session):
 
 
 UNSTORABLE = {
-    "RE(bp.scan([noisy], m1, 5, 6, 2, md={'operator': object()}))": "metadata key 'operator' is an object, which cannot "
-    "be stored: the run was not started; give numbers, text, lists, dictionaries or arrays",
+    "RE(bp.scan([noisy], m1, 5, 6, 2, md={'operator': object()}))": "metadata key 'operator' is an object, which "
+    "cannot be stored: the run was not started; give numbers, text, lists, dictionaries or arrays",
     "RE(bp.scan([noisy], m1, 5, 6, 2), operator={'names': [print]})": "metadata key 'operator.names[0]' is a "
     "builtin_function_or_method, which cannot be stored: the run was not started; give numbers, text, lists, "
     "dictionaries or arrays",
