@@ -41,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_export(commands)
     _add_catalog(commands)
     _add_ship(commands)
+    _add_tiled(commands)
     return parser
 
 
@@ -100,6 +101,20 @@ def _add_ship(commands: argparse._SubParsersAction) -> None:
     ship.add_argument("--status", action="store_true", help="print who ships, what was delivered, and the last error")
     ship.add_argument("--print-service", action="store_true", help="print a systemd user unit for this directory")
     ship.add_argument("--with-sessions", action="store_true", help="end after the last session here (sessions use it)")
+
+
+def _add_tiled(commands: argparse._SubParsersAction) -> None:
+    text = "runs over HTTP: a Tiled server, and getting runs in and out"
+    actions = commands.add_parser("tiled", help=text, description=text).add_subparsers(
+        dest="action", metavar="ACTION", required=True
+    )
+    text = "serve the runs that are fed to it; on loopback, with API keys, unless told otherwise"
+    serve = _takes_config(actions.add_parser("serve", help=text, description=text))
+    serve.add_argument("--host", metavar="ADDRESS", help="interface to listen on (default: 127.0.0.1)")
+    serve.add_argument("--port", metavar="PORT", type=int, help="TCP port, 0 for any free one (default: 8000)")
+    serve.add_argument("--public-read", action="store_true", default=None, help="reading needs no key")
+    serve.add_argument("--embedded-postgres", action="store_true", help="over a PostgreSQL of its own, not SQLite")
+    serve.add_argument("--readable", metavar="DIR", type=Path, action="append", help="its images may be read, too")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -230,6 +245,13 @@ def _ship(options: argparse.Namespace) -> int:
     return 0
 
 
+def _tiled(options: argparse.Namespace) -> int:
+    from instrument.config import load
+    from instrument.tiled import commands
+
+    return commands.ACTIONS[options.action](load(options.config), options)
+
+
 COMMANDS = {
     "session": _session,
     "demo": _demo,
@@ -238,6 +260,7 @@ COMMANDS = {
     "export": _export,
     "catalog": _catalog,
     "ship": _ship,
+    "tiled": _tiled,
 }
 
 

@@ -191,6 +191,32 @@ class Ship(Model):
     )
 
 
+class Tiled(Model):
+    """Runs over HTTP: the server that `instrument tiled serve` is, and the one that this session's runs go to."""
+
+    feed: bool = Field(default=False, description="`instrument ship` sends each run there while it goes on")
+    url: str | None = Field(
+        default=None,
+        pattern="^https?://",
+        description="the server; without it, the one that serves this data directory",
+    )
+    catalog: str | None = Field(
+        default=None,
+        pattern=r"^[^/\s]+$",
+        description="its catalog of these runs; metadata.instrument_name if not given",
+    )
+    key_file: RelativePath | None = Field(default=None, description="API key for another server than our own")
+    host: str = Field(default="127.0.0.1", description="interface that `instrument tiled serve` listens on")
+    port: int = Field(default=8000, ge=0, le=65535, description="its TCP port; 0 for any free one")
+    public_read: bool = Field(default=False, description="reading needs no key")
+    database: str | None = Field(
+        default=None, pattern="^postgresql://", description="a facility's PostgreSQL; without it SQLite"
+    )
+    readable: Annotated[tuple[RelativePath, ...], Field(strict=False)] = Field(
+        default=(), description="directories whose images the server may read; the data directory is one"
+    )
+
+
 class Live(Model):
     """What is shown while a run goes on."""
 
@@ -212,6 +238,7 @@ class _Settings(Model):
     spec: Spec = Field(default_factory=Spec, description="SPEC files")
     nexus: Nexus = Field(default_factory=Nexus, description="NeXus files")
     ship: Ship = Field(default_factory=Ship, description="the shipping process")
+    tiled: Tiled = Field(default_factory=Tiled, description="runs over HTTP")
     live: Live = Field(default_factory=Live, description="live table and plot")
     shortcuts: dict[str, str] = Field(default_factory=dict, description="exported name: dotted path from a device")
 

@@ -92,6 +92,11 @@ class DataDirectory:
         return self.root / "ship.lock"
 
     @property
+    def tiled(self) -> Path:
+        """What a Tiled server of ours keeps."""
+        return self.root / "tiled"
+
+    @property
     def state(self) -> Path:
         """What `RE.md` keeps between sessions."""
         return self.root / "state.json"

@@ -1,0 +1,153 @@
+"""`instrument tiled serve`: who may do what, what it refuses, how it starts and ends."""
+
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from tests.faults.session import write_config
+from tests.terminal import ROOT, clean_environment
+
+from .servers import Server, mode, postgres_pids, serving
+
+CATALOG = "class_2021_03"
+NEW_RUN = {"structure_family": "container", "metadata": {"start": {"uid": "x"}}, "data_sources": [], "specs": []}
+
+
+def refused(tmp_path, *arguments, config=None):
+    """What a server that does not start says, in one line."""
+    command = [sys.executable, "-m", "instrument.cli", "tiled", "serve", *arguments]
+    if config is not None:
+        command += ["--config", str(config)]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env=clean_environment(tmp_path, PYTHONPATH=str(ROOT)),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=90,
+    )
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    return line
+
+
+def test_without_a_key_and_with_a_wrong_one_nothing_is_told(sqlite_server):
+    for path in ("metadata/", f"search/{CATALOG}", f"metadata/{CATALOG}"):
+        assert sqlite_server.get(path).status_code == 401
+        assert sqlite_server.get(path, "f00d" * 12).status_code == 401
+        assert sqlite_server.get(path, "né".encode().decode("latin-1")).status_code == 401
+        assert sqlite_server.get(path, sqlite_server.read_key).status_code == 200
+        assert sqlite_server.get(path, sqlite_server.write_key).status_code == 200
+
+
+def test_the_read_key_may_not_write(sqlite_server):
+    before = sqlite_server.search(CATALOG)
+    for method, path, body in (
+        ("POST", f"metadata/{CATALOG}", NEW_RUN),
+        ("POST", f"register/{CATALOG}", NEW_RUN),
+        ("PATCH", f"metadata/{CATALOG}", {"metadata": {"a": 1}}),
+        ("PUT", f"metadata/{CATALOG}", {"metadata": {"a": 1}}),
+        ("DELETE", f"metadata/{CATALOG}", None),
+    ):
+        for key in (None, sqlite_server.read_key):
+            answer = sqlite_server.request(method, path, key, json=body)
+            assert answer.status_code in {401, 403}, (method, key, answer.text)
+    assert sqlite_server.search(CATALOG) == before
+    assert (
+        sqlite_server.request("POST", f"metadata/{CATALOG}", sqlite_server.write_key, json=NEW_RUN).status_code == 200
+    )
+
+
+def test_keys_are_made_once_and_nobody_else_may_read_them(sqlite_server):
+    assert mode(sqlite_server.files.read_key) == 0o600
+    assert mode(sqlite_server.files.write_key) == 0o600
+    assert sqlite_server.read_key != sqlite_server.write_key
+    assert min(len(sqlite_server.read_key), len(sqlite_server.write_key)) >= 32
+
+
+def test_the_catalog_carries_the_spec_that_blueskys_queries_need(server):
+    data = server.get(f"metadata/{CATALOG}", server.read_key).json()["data"]
+    assert data["attributes"]["specs"] == [{"name": "CatalogOfBlueskyRuns", "version": "3.0"}]
+
+
+@pytest.mark.parametrize(
+    ("parameter", "told"),
+    [
+        ("filter[time_rnge][condition][since]", "did you mean 'time_range'?"),
+        ("filter[time_range][condition][from]", "the query 'time_range' has no field 'from': timezone, since, until"),
+        ("filter[time_range][since]", "write filter[QUERY][condition][FIELD]=VALUE"),
+    ],
+)
+def test_a_filter_that_is_not_known_is_refused_and_does_not_return_everything(sqlite_server, parameter, told):
+    answer = sqlite_server.get(f"search/{CATALOG}", sqlite_server.read_key, params={parameter: "1"})
+    assert answer.status_code == 400
+    assert told in answer.json()["detail"]
+
+
+def test_the_port_is_on_loopback_and_a_taken_one_is_told_in_one_line(sqlite_server, tmp_path):
+    host, port = sqlite_server.url.removeprefix("http://").split(":")
+    assert host == "127.0.0.1"
+    outside = socket.gethostbyname(socket.gethostname())
+    if not outside.startswith("127."):
+        with pytest.raises(OSError):  # noqa: PT011  whichever it is
+            socket.create_connection((outside, int(port)), timeout=5)
+    assert f"a Tiled server cannot listen on 127.0.0.1:{port}: " in refused(tmp_path, "--port", port)
+
+
+def test_what_cannot_be_used_is_told_in_one_line(tmp_path):
+    config = write_config(tmp_path, "tiled: {database: 'postgresql://nobody:secret@127.0.0.1:1/none'}")
+    line = refused(tmp_path, "--port", "0", config=config)
+    assert "the database postgresql://nobody:***@127.0.0.1:1/none does not answer: " in line
+    assert "choose one" in refused(tmp_path, "--embedded-postgres", config=config)
+    (tmp_path / ".data" / "tiled" / "read.key").chmod(0o644)
+    assert "read.key can be read by others: `chmod 600 " in refused(tmp_path, "--port", "0")
+
+
+def test_public_read_needs_no_key_to_read_and_one_to_write_and_ctrl_c_ends_it(tmp_path):
+    with serving(tmp_path, "--public-read") as server:
+        assert server.get(f"search/{CATALOG}").status_code == 200
+        assert server.get(f"search/{CATALOG}", "f00d" * 12).status_code == 401
+        assert server.request("POST", f"metadata/{CATALOG}", json=NEW_RUN).status_code == 401
+        assert server.files.address.exists()
+        assert server.end(signal.SIGINT) == 0
+    assert server.lines[-1] == "Tiled server ended"
+    assert not server.files.address.exists()
+
+
+def test_told_to_end_it_ends_its_postgresql_and_keeps_what_it_holds(open_directory):
+    with serving(open_directory / "own", "--embedded-postgres") as server:
+        created = server.request("POST", f"metadata/{CATALOG}", server.write_key, json=NEW_RUN)
+        assert created.status_code == 200, created.text
+        assert postgres_pids(server.files.postgresql)
+        assert server.end() == 0
+        assert postgres_pids(server.files.postgresql) == []
+    with serving(open_directory / "own", "--embedded-postgres") as server:
+        assert server.search(CATALOG) == [created.json()["id"]]
+    assert postgres_pids(server.files.postgresql) == []
+
+
+def test_without_the_optional_extra_it_says_what_to_install(tmp_path):
+    hide = "import sys; sys.modules['tiled'] = None; sys.path.insert(0, %r); "
+    code = hide % str(ROOT) + "from instrument.cli import main; sys.exit(main(['tiled', 'serve']))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=clean_environment(tmp_path),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (2, "Tiled is not installed: `pip install 'instrument[tiled]'`\n")
+
+
+def test_a_server_that_is_killed_leaves_a_database_that_the_next_one_opens(tmp_path):
+    server = Server(tmp_path).wait_ready()
+    assert server.request("POST", f"metadata/{CATALOG}", server.write_key, json=NEW_RUN).status_code == 200
+    server.end(signal.SIGKILL)
+    with serving(tmp_path) as server:
+        assert len(server.search(CATALOG)) == 1
