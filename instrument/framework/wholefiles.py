@@ -27,7 +27,10 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         OSError: It can't be written; what was there before is unchanged.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:  # what stands there is a file
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path.parent)) from error
     part = part_of(path)
     descriptor = _own(part)
     try:

@@ -24,16 +24,20 @@ class Camera(Device):
         frames: How many a point has.
         shape: Rows and columns.
         fails_after: So many frames go to the file; the others are lost.
+        spec: Of the resource documents.
+
+    Attributes:
+        announced: Another directory that resource documents name: a wrong read path.
         compression: What h5py knows.
     """
 
-    def __init__(
-        self, directory, *, name="camera", frames=1, shape=(4, 5), fails_after=10**9, compression=None, spec=SPEC
-    ):
-        super().__init__(name="camera")
+    def __init__(self, directory, *, name="camera", frames=1, shape=(4, 5), fails_after=10**9, spec=SPEC, **kwargs):
+        super().__init__(name=name, **kwargs)
         self.directory = Path(directory)
+        self.announced = None
+        self.compression = None
         self.frames, self.shape, self.fails_after = frames, shape, fails_after
-        self.compression, self.spec = compression, spec
+        self.spec = spec
         self.file = None
         self._documents = deque()
 
@@ -47,7 +51,7 @@ class Camera(Device):
         self._resource = {
             "uid": str(uuid.uuid4()),
             "spec": self.spec,
-            "root": str(self.directory),
+            "root": str(self.announced or self.directory),
             "resource_path": self.file.name,
             "resource_kwargs": {"frame_per_point": self.frames},
             "path_semantics": "posix",
