@@ -6,7 +6,9 @@ import logging
 import sys
 
 from virtual_beamline.area_detector.hdf5 import Hdf5
+from virtual_beamline.area_detector.image_files import Jpeg, Tiff
 from virtual_beamline.area_detector.port import Detector
+from virtual_beamline.area_detector.pva import Pva
 from virtual_beamline.area_detector.sim_detector import SimDetector
 from virtual_beamline.area_detector.std_arrays import StdArrays
 from virtual_beamline.epics import RecordSpec
@@ -16,22 +18,28 @@ from virtual_beamline.physics import World
 logger = logging.getLogger("virtual_beamline")
 
 
-def make_ports(detector: Detector, world: World) -> None:
-    """All ports: the camera, and the plugins with what they are called and where they get their arrays at first."""
+def make_ports(detector: Detector, world: World, images: tuple[str, int] | None = None) -> None:
+    """All ports: the camera, and the plugins with what they are called and where they get their arrays at first.
+
+    Args:
+        detector: gets them.
+        world: what the camera looks at.
+        images: interface and port of the pvAccess server of the frames.
+    """
     SimDetector(detector, "cam1:", "SIM1", world)
     StdArrays(detector, "image1:", "Image1", "SIM1")
+    Pva(detector, "Pva1:", "PVA1", "SIM1", images)
     Hdf5(detector, "HDF1:", "FileHDF1", "SIM1")
+    Tiff(detector, "TIFF1:", "FileTIFF1", "SIM1")
+    Jpeg(detector, "JPEG1:", "FileJPEG1", "SIM1")
 
 
 def contents(prefix: str = AREA_DETECTOR_PREFIX, world: World | None = None) -> list[RecordSpec]:
     """Every record of the IOC `ad:`."""
-    return _contents(_made(prefix, world or World()), (world or World()).seed)
-
-
-def _made(prefix: str, world: World) -> Detector:
+    world = world or World()
     detector = Detector(prefix)
     make_ports(detector, world)
-    return detector
+    return _contents(detector, world.seed)
 
 
 def _contents(detector: Detector, seed: int) -> list[RecordSpec]:
@@ -56,7 +64,8 @@ def boot_area_detector(
     # Two dozen threads that pass frames on: with 5 ms, the default, each hand-over can take that long.
     sys.setswitchinterval(0.0005)
     world = World(seed)
-    detector = _made(prefix, world)
+    detector = Detector(prefix)
+    make_ports(detector, world, None if images_port is None else (listen, images_port))
     text = "\n".join(record.database_text() for record in _contents(detector, world.seed))
     epics.boot(detector.record_types, text, pvaccess=True, devices=detector.devices)
     detector.start()

@@ -1,0 +1,111 @@
+"""The camera `cam1:` and its plugins, as any client sees them; each test begins with the settings of the boot."""
+
+import numpy as np
+import pytest
+
+from tests.virtual_beamline.conftest import Client
+
+# What tests change, and what it is at boot.
+CAMERA = {
+    "Acquire": 0,
+    "ImageMode": "Single",
+    "NumImages": 1,
+    "NumExposures": 1,
+    "AcquireTime": 0.001,
+    "AcquirePeriod": 0.005,
+    "TriggerMode": "Internal",
+    "ArrayCallbacks": 1,
+    "WaitForPlugins": "Yes",
+    "DataType": "UInt8",
+    "ColorMode": "Mono",
+    "BinX": 1,
+    "BinY": 1,
+    "MinX": 0,
+    "MinY": 0,
+    "SizeX": 1024,
+    "SizeY": 1024,
+    "ReverseX": 0,
+    "ReverseY": 0,
+    "SimMode": "Peaks",
+    "FrameType": "Normal",
+    "Gain": 100,
+    "GainX": 1,
+    "GainY": 1,
+    "Noise": 10,
+    "Offset": 0,
+    "PeakStartX": 400,
+    "PeakStartY": 300,
+    "PeakWidthX": 20,
+    "PeakWidthY": 10,
+    "PeakNumX": 1,
+    "PeakNumY": 1,
+    "PeakVariation": 0,
+    "ArrayCounter": 0,
+    "ShutterMode": "None",
+}
+PLUGIN = {
+    "EnableCallbacks": 0,
+    "BlockingCallbacks": 0,
+    "NDArrayPort": "SIM1",
+    "MinCallbackTime": 0,
+    "QueueSize": 20,
+    "ArrayCounter": 0,
+    "DroppedArrays": 0,
+    "ArrayCallbacks": 0,
+}
+FILE = {
+    **PLUGIN,
+    "Capture": 0,
+    "AutoSave": 0,
+    "AutoIncrement": 1,
+    "FileWriteMode": "Single",
+    "NumCapture": 1,
+    "FileNumber": 1,
+    "LazyOpen": 0,
+    "CreateDirectory": 0,
+    "TempSuffix": "",
+}
+
+
+class Camera(Client):
+    """Puts, gets, and frames."""
+
+    def set(self, port, **values):
+        for name, value in values.items():
+            assert self.put(f"{port}{name}", value), name
+
+    def acquire(self, timeout=20):
+        """Acquire until the acquisition, and with WaitForPlugins the plugins, are done."""
+        assert self.put("cam1:Acquire", 1, timeout=timeout)
+
+    def text(self, name):
+        return self.get(name, text=True)
+
+    def frame(self, *shape):
+        """What image1 shows; ``shape`` in numpy's order, of the whole sensor by default."""
+        shape = shape or (1024, 1024)
+        return np.asarray(self.get("image1:ArrayData"))[: np.prod(shape)].reshape(shape)
+
+
+@pytest.fixture(scope="session")
+def _camera(area_detector):
+    return Camera(area_detector.prefix)
+
+
+@pytest.fixture
+def ad(_camera):
+    """The camera as it boots, but one frame at a time, and Acquire waits for plugins."""
+    _camera.set("cam1:", **CAMERA)
+    for plugin in ("image1:", "Pva1:"):
+        _camera.set(plugin, **PLUGIN)
+    for plugin in ("HDF1:", "TIFF1:", "JPEG1:"):
+        _camera.set(plugin, **FILE)
+    return _camera
+
+
+@pytest.fixture
+def images(ad, tmp_path):
+    """The directory of all file writers."""
+    for plugin in ("HDF1:", "TIFF1:", "JPEG1:"):
+        ad.set(plugin, FilePath=f"{tmp_path}/", FileName="image")
+    return tmp_path

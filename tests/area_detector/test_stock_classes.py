@@ -1,0 +1,281 @@
+"""Device classes of ophyd and apstools, unmodified: each takes frames through the RunEngine and reads them back."""
+
+import h5py
+import numpy as np
+import pytest
+import tifffile
+
+from tests.virtual_beamline.conftest import wait_for
+
+
+@pytest.fixture(scope="module")
+def engine():
+    from bluesky import RunEngine
+
+    made = RunEngine({}, call_returns_result=True)
+    made.documents = []
+    made.subscribe(lambda name, document: made.documents.append((name, document)))
+    return made
+
+
+@pytest.fixture
+def run(engine):
+    """Count a detector; gives the documents by name."""
+
+    def count(detector, num=3, **settings):
+        from bluesky import plans as bp
+
+        engine.documents.clear()
+        engine(bp.count([detector], num=num, **settings))
+        found = {}
+        for name, document in engine.documents:
+            found.setdefault(name, []).append(document)
+        assert found["stop"][0]["exit_status"] == "success"
+        assert len(found["event"]) == num
+        return found
+
+    return count
+
+
+def reads(detector, *plugins):
+    """What the runs record: of the plugins nothing but their files."""
+    detector.read_attrs = [plugin.attr_name for plugin in plugins]
+    for plugin in plugins:
+        plugin.read_attrs = []
+
+
+def frames_of(documents, detector):
+    """The frames of a run, by the stock handlers."""
+    from area_detector_handlers.handlers import AreaDetectorHDF5Handler, AreaDetectorTiffHandler
+
+    handlers = {"AD_HDF5": AreaDetectorHDF5Handler, "AD_TIFF": AreaDetectorTiffHandler}
+    resources = {r["uid"]: r for r in documents["resource"]}
+    found = []
+    for datum in documents["datum"]:
+        resource = resources[datum["resource"]]
+        path = f"{resource['root'].rstrip('/')}/{resource['resource_path']}"
+        handler = handlers[resource["spec"]](path, **resource["resource_kwargs"])
+        found.append(np.asarray(handler(**datum["datum_kwargs"])))
+    (described,) = [v for k, v in documents["descriptor"][0]["data_keys"].items() if k.endswith("_image")]
+    assert tuple(described["shape"]) in {np.squeeze(frames).shape for frames in found} | {f.shape for f in found}
+    return found
+
+
+def check_spots(frames):
+    """All show the spot where it is, and no two have the same noise."""
+    for frame in frames:
+        assert np.unravel_index(np.squeeze(frame).argmax(), (1024, 1024)) == pytest.approx((300, 400), abs=8)
+    assert len({frame.tobytes() for frame in frames}) == len(frames)
+
+
+def test_ophyd_sim_detector(ad, run):
+    from ophyd import SimDetector, SingleTrigger
+
+    class Stock(SingleTrigger, SimDetector):
+        pass
+
+    det = Stock("ad:", name="det")
+    det.read_attrs = ["cam"]
+    det.cam.read_attrs = ["array_counter"]
+    documents = run(det, num=3)
+    assert [event["data"]["det_cam_array_counter"] for event in documents["event"]] == [1, 2, 3]
+    configuration = documents["descriptor"][0]["configuration"]["det"]["data"]
+    assert configuration["det_cam_model"] == "Basic simulator"
+
+
+def test_ophyd_hdf5_plugin_with_filestore_iterative_write(ad, run, images):
+    from ophyd import Component, HDF5Plugin, SimDetector, SingleTrigger
+    from ophyd.areadetector.filestore_mixins import FileStoreHDF5IterativeWrite
+
+    class Writer(HDF5Plugin, FileStoreHDF5IterativeWrite):
+        pass
+
+    class Stock(SingleTrigger, SimDetector):
+        hdf1 = Component(Writer, "HDF1:", write_path_template=f"{images}/")
+
+    det = Stock("ad:", name="det")
+    reads(det, det.hdf1)
+    det.stage_sigs["cam.num_images"] = 2
+    frames = frames_of(run(det, num=3), det)
+    assert [frame.shape for frame in frames] == [(2, 1024, 1024)] * 3
+    check_spots([each for frame in frames for each in frame])
+    assert ad.get("HDF1:DroppedArrays_RBV") == 0
+
+
+def test_ophyd_tiff_plugin_with_filestore_iterative_write(ad, run, images):
+    from ophyd import Component, SimDetector, SingleTrigger, TIFFPlugin
+    from ophyd.areadetector.filestore_mixins import FileStoreTIFFIterativeWrite
+
+    class Writer(TIFFPlugin, FileStoreTIFFIterativeWrite):
+        pass
+
+    class Stock(SingleTrigger, SimDetector):
+        tiff1 = Component(Writer, "TIFF1:", write_path_template=f"{images}/")
+
+    det = Stock("ad:", name="det")
+    reads(det, det.tiff1)
+    det.stage_sigs["cam.num_images"] = 1
+    documents = run(det, num=3)
+    check_spots(frames_of(documents, det))
+    assert len(list(images.glob("*.tiff"))) == 3
+
+
+@pytest.mark.parametrize("kind", ["ImagePlugin", "ImagePlugin_V34"])
+def test_ophyd_image_plugin(ad, run, kind):
+    from ophyd import Component, SimDetector, SingleTrigger
+    from ophyd.areadetector import plugins
+
+    class Stock(SingleTrigger, SimDetector):
+        image = Component(getattr(plugins, kind), "image1:")
+
+    det = Stock("ad:", name="det")
+    reads(det, det.image)
+    run(det, num=2)
+    check_spots([det.image.shaped_image.get()])
+    if kind == "ImagePlugin":  # ophyd counts the pixels of a Mono frame as 0, and in V34 of no frame at all
+        ad.set("cam1:", ColorMode="RGB1")
+        run(det, num=1)
+        check_spots([det.image.image[..., color] for color in range(3)])
+
+
+def test_ophyd_pva_plugin(ad, run):
+    from ophyd import Component, SimDetector, SingleTrigger
+    from ophyd.areadetector.plugins import PvaPlugin_V34
+    from p4p.client.thread import Context
+
+    class Stock(SingleTrigger, SimDetector):
+        pva = Component(PvaPlugin_V34, "Pva1:")
+
+    det = Stock("ad:", name="det")
+    reads(det, det.pva)
+    run(det, num=2)
+    assert det.pva.pv_name.get() == "ad:Pva1:Image"
+    with Context("pva") as context:
+        frame = context.get(det.pva.pv_name.get(), timeout=10)
+    check_spots([np.asarray(frame)])
+
+
+def test_apstools_classes_and_hdf5_names_of_the_users_choice(ad, run, images):
+    from apstools.devices import (
+        AD_EpicsFileNameHDF5Plugin,
+        AD_plugin_primed,
+        AD_prime_plugin2,
+        CamMixin_V34,
+        SingleTrigger_V34,
+    )
+    from ophyd import ADComponent, DetectorBase, SimDetectorCam
+    from ophyd.areadetector.plugins import ImagePlugin_V34, PvaPlugin_V34
+
+    class Cam(CamMixin_V34, SimDetectorCam):
+        pass
+
+    class Stock(SingleTrigger_V34, DetectorBase):
+        cam = ADComponent(Cam, "cam1:")
+        image = ADComponent(ImagePlugin_V34, "image1:")
+        pva = ADComponent(PvaPlugin_V34, "Pva1:")
+        hdf1 = ADComponent(
+            AD_EpicsFileNameHDF5Plugin,
+            "HDF1:",
+            write_path_template=f"{images}/",
+            read_path_template=f"{images}/",
+        )
+
+    det = Stock("ad:", name="det")
+    reads(det, det.image, det.pva, det.hdf1)
+    assert AD_plugin_primed(det.hdf1)  # from boot, without a frame
+    det.cam.data_type.put("UInt16")
+    wait_for(lambda: AD_plugin_primed(det.hdf1), what="primed for the new type")
+    AD_prime_plugin2(det.hdf1)
+    for name, value in {
+        "create_directory": -5,
+        "file_path": f"{images}/",
+        "file_name": "mine",
+        "file_number": 7,
+        "file_template": "%s%s_%4.4d.h5",
+        "auto_increment": 1,
+        "auto_save": 1,
+        "array_counter": 0,
+        "compression": "zlib",
+        "num_capture": 3,
+    }.items():
+        getattr(det.hdf1, name).set(value).wait(10)
+    det.hdf1.num_capture.set(3).wait(10)
+    det.cam.stage_sigs["num_images"] = 3
+    det.cam.stage_sigs["acquire_time"] = 0.002
+    documents = run(det, num=1)
+    frames = frames_of(documents, det)
+    assert frames[0].shape == (3, 1024, 1024)
+    assert frames[0].dtype == np.uint16
+    check_spots(list(frames[0]))
+    with h5py.File(images / "mine_0007.h5") as file:
+        assert file["entry/data/data"].compression == "gzip"
+    assert det.hdf1.file_number.get() == 8
+
+
+@pytest.mark.parametrize("writer", ["tiff", "jpeg"])
+def test_apstools_image_files_of_the_users_choice(ad, run, images, writer):
+    from apstools.devices import AD_EpicsFileNameJPEGPlugin, AD_EpicsFileNameTIFFPlugin, ad_creator
+
+    kinds = {"tiff": AD_EpicsFileNameTIFFPlugin, "jpeg": AD_EpicsFileNameJPEGPlugin}
+    suffix = f"{writer.upper()}1:"
+    det = ad_creator(
+        "ad:",
+        name="det",
+        plugins=[
+            "cam",
+            {
+                writer: {
+                    "class": kinds[writer],
+                    "suffix": suffix,
+                    "write_path_template": f"{images}/",
+                    "read_path_template": f"{images}/",
+                }
+            },
+        ],
+    )
+    plugin = getattr(det, writer)
+    reads(det, plugin)
+    ad.set(suffix, FileName="mine", FileTemplate=f"%s%s_%3.3d.{writer}", NumCapture=2, AutoSave=1)
+    det.cam.stage_sigs["num_images"] = 2
+    run(det, num=1)
+    files = wait_for(lambda: sorted(images.glob(f"mine_*.{writer}"))[1:] and sorted(images.glob(f"mine_*.{writer}")))
+    from PIL import Image
+
+    read = tifffile.imread if writer == "tiff" else lambda file: np.asarray(Image.open(file))
+    for file in files:
+        assert np.unravel_index(read(file).argmax(), (1024, 1024)) == pytest.approx((300, 400), abs=10)
+
+
+def test_ad_creator_with_the_default_plugins(ad, run, images):
+    from apstools.devices import ad_creator
+
+    det = ad_creator(
+        "ad:",
+        name="det",
+        plugins=[
+            "cam",
+            "image",
+            "pva",
+            {"hdf1": {"write_path_template": f"{images}/", "read_path_template": f"{images}/"}},
+        ],
+    )
+    reads(det, det.image, det.pva, det.hdf1)
+    check_spots([np.squeeze(frame) for frame in frames_of(run(det, num=2), det)])
+
+
+def test_no_completion_is_lost_at_a_period_of_5_ms(ad, engine):
+    """Stock SingleTrigger forgets its status if it hears of the end before trigger() has returned it."""
+    from bluesky import plans as bp
+    from ophyd import SimDetector, SingleTrigger
+
+    class Stock(SingleTrigger, SimDetector):
+        pass
+
+    det = Stock("ad:", name="det")
+    det.read_attrs = ["cam"]
+    det.cam.read_attrs = ["array_counter"]
+    det.stage_sigs.update({"cam.acquire_time": 0.001, "cam.acquire_period": 0.005, "cam.num_images": 1})
+    engine.documents.clear()
+    engine(bp.count([det], num=200))
+    counters = [document["data"]["det_cam_array_counter"] for name, document in engine.documents if name == "event"]
+    assert counters == list(range(1, 201))
