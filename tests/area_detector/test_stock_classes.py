@@ -130,12 +130,17 @@ def test_ophyd_image_plugin(ad, run, kind):
 
     det = Stock("ad:", name="det")
     reads(det, det.image)
+    # In colors: of a Mono frame ophyd takes the depth, which is 0, for its first dimension, with any IOC.
+    ad.set("cam1:", ColorMode="RGB1")
     run(det, num=2)
-    check_spots([det.image.shaped_image.get()])
-    if kind == "ImagePlugin":  # ophyd counts the pixels of a Mono frame as 0, and in V34 of no frame at all
-        ad.set("cam1:", ColorMode="RGB1")
-        run(det, num=1)
-        check_spots([det.image.image[..., color] for color in range(3)])
+    image = det.image.shaped_image.get()
+    assert image.shape == (1024, 1024, 3)
+    check_spots([image[..., color] for color in range(3)])
+    if kind == "ImagePlugin":  # that of V34 counts dimensions in text
+        np.testing.assert_array_equal(det.image.image, image)
+    ad.set("cam1:", ColorMode="Mono")
+    run(det, num=1)
+    check_spots([det.image.array_data.get().reshape(1024, 1024)])
 
 
 def test_ophyd_pva_plugin(ad, run):
