@@ -70,7 +70,7 @@ class Tiff(_OneFrame):
         for tag, (name, attribute) in zip(
             range(_FIRST_ATTRIBUTE, _LAST_ATTRIBUTE), array.attributes.items(), strict=False
         ):
-            tags.append((tag, _ASCII, None, f"{name}:{attribute.value}", True))  # noqa: PERF401  (a list of two parts)
+            tags.append((tag, _ASCII, None, f"{name}:{attribute.value}", True))
         planar = array.color_mode == RGB3
         pixels = _colors_last(array) if array.color_mode == RGB2 else array.data
         tifffile.imwrite(
