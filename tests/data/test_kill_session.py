@@ -1,8 +1,9 @@
-"""kill -9 of a real session at any document: devices of an IOC, baseline, live table, catalog, SPEC file and all."""
+"""kill -9 of a real session at any document: devices of an IOC, baseline, live table, catalog, files and all."""
 
 import random
 import re
 
+import h5py
 import pytest
 
 from instrument.framework.runfiles import DataDirectory, RunFile, month_directories
@@ -10,7 +11,7 @@ from instrument.framework.runfiles import DataDirectory, RunFile, month_director
 from .conftest import WarmProcess
 
 KILLS = 30
-CONFIG = "devices: [devices.yml]\nlogging: {file: WARNING}\n"
+CONFIG = "devices: [devices.yml]\nlogging: {file: WARNING}\nnexus: {enabled: true}\n"
 DEVICES = """\
 instrument.devices.motors.Motor:
   - {name: m1, prefix: "gp:m1", labels: [motor], baseline: true}
@@ -56,6 +57,16 @@ def specs(directory):
         (int(block.split()[0]), *re.findall(r"#MD uid = (\S+)", block), *re.findall(r"exit_status = (\w+)", block))
         for block in blocks
     ]
+
+
+def nexus_files(directory):
+    """The uids of the runs in NeXus files, each of which is whole."""
+    found = []
+    for path in (directory / ".data").glob("*.hdf"):
+        with h5py.File(path) as file:
+            assert "end_time" in file["entry"]
+            found.append(file["entry/entry_identifier"].asstr()[()])
+    return found
 
 
 class Kills:
@@ -131,6 +142,8 @@ class Kills:
         assert sorted(specs(self.directory)) == sorted(
             (run[0][1]["scan_id"], run[0][1]["uid"], statuses[run[0][1]["uid"]]) for run in runs
         )
+        assert sorted(nexus_files(self.directory)) == sorted(run[0][1]["uid"] for run in runs)
+        assert list((self.directory / ".data").glob(".*.part")) == []
 
 
 def kill_sessions(number, warm, beamline, place, fifos):

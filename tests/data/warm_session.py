@@ -5,6 +5,7 @@ import os
 os.environ |= {"OPHYD_CONTROL_LAYER": "dummy", "MPLBACKEND": "Agg", "OPENBLAS_NUM_THREADS": "1"}
 
 import apstools.callbacks
+import apstools.utils
 import databroker.v1
 import databroker.v2
 import epics.ca
@@ -14,15 +15,15 @@ from ophyd import _pyepics_shim
 
 import instrument.session
 from instrument import plans
-from instrument.callbacks import journal, live, nexus, outbox, peaks, shipped, spec
+from instrument.callbacks import journal, live, nexus, nexus_file, outbox, peaks, shipped, spec
 from instrument.devices import calcout, health, iocstats, motors, registry, scaler, shutter, swait, temperature
 from instrument.framework import baseline, catalog, embedded, engine, imports, index, metadata, runfiles, state
 
 from .forking import Teller, serve
 
 IMPORTED = (
-    *(apstools.callbacks, databroker.v1, databroker.v2, matplotlib.pyplot, _pyepics_shim, plans),
-    *(journal, live, nexus, outbox, peaks, shipped, spec),
+    *(apstools.callbacks, apstools.utils, databroker.v1, databroker.v2, matplotlib.pyplot, _pyepics_shim, plans),
+    *(journal, live, nexus, nexus_file, outbox, peaks, shipped, spec),
     *(calcout, health, iocstats, motors, registry, scaler, shutter, swait, temperature),
     *(baseline, catalog, embedded, engine, imports, index, metadata, runfiles, state),
 )
