@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from instrument.session import Session
 
 PICTURE = Path("demo") / "noisy.png"
+EXPORTED = Path("demo") / "scan.csv"
 SCAN_POINTS = 41
 COUNTS = 3
 SCAN_RANGE = (-1.2, 1.2)  # degrees; the simulated peak's centre is within ±0.9 or so
@@ -77,6 +78,9 @@ def _demonstrate(session: Session, names: dict[str, Any]) -> None:
     offline = [state.name for state in session.health.states.values() if state.state not in ("connected", "connecting")]
     _check(not offline, f"no device is offline{': ' + ', '.join(offline) if offline else ''}")
 
+    _show("RE.subscribe(nxwriter.receiver)")
+    engine.subscribe(names["nxwriter"].receiver)
+
     _show(f"RE(bp.count([scaler1, noisy, temperature], num={COUNTS}))")
     (count_uid,) = engine(bp.count([scaler1, noisy, temperature], num=COUNTS))
     table = cat[-1].primary.read()
@@ -112,10 +116,28 @@ def _demonstrate(session: Session, names: dict[str, Any]) -> None:
         len(scans) >= 3, f"spec2nexus reads scans {', '.join(scans)} of {Path(session.specwriter.spec_filename).name}"
     )
 
+    nexus = Path(session.outbox.results(scan_uid)["nexus"])
+    _show(f"nexus_tree('{nexus.name}')   # of its default plot")
+    _show_nexus(nexus, SCAN_POINTS)
+    _show(f"export(scan, '{EXPORTED}')")
+    names["export"](scan_uid, EXPORTED, force=True)
+    _check(len(EXPORTED.read_text().splitlines()) == SCAN_POINTS + 1, f"{EXPORTED} has a line for each point")
+
     _show("listruns()")
     names["listruns"]()
     print("\nfiles:")
-    for path in (session.specwriter.spec_filename, PICTURE, session.log_file):
+    for path in (session.specwriter.spec_filename, nexus, EXPORTED, PICTURE, session.log_file):
         print(f"   {path}")
     for uid in (count_uid, scan_uid, lup_uid):
         print(f"   {session.index.with_uid(uid)[0].path}")
+
+
+def _show_nexus(path: Path, points: int) -> None:
+    """Print what a NeXus file plots by default, found as any reader finds it, and check that it is the scan."""
+    from nexusformat.nexus import nxload
+
+    plotted: Any = nxload(str(path)).plottable_data
+    print(plotted.tree)
+    axes = [axis.nxname for axis in plotted.nxaxes]
+    _check((plotted.nxsignal.nxname, axes) == ("noisy", ["m1"]), f"{path.name} plots noisy against m1")
+    _check(plotted.nxsignal.shape == (points,), f"it has the {points} points of the scan")
