@@ -304,6 +304,7 @@ class Driver(ArrayPort):
             self.set(StatusMessage="Waiting for acquisition")
         self.show_pool()
         self.set(DetectorState=state, TimeRemaining=0.0)
+        self.detector.tell_all()
         # Atomic for clients: who hears that Acquire has ended may start the next acquisition at once.
         with self.detector.locked(self, "Acquire"):
             self.set(Acquire=0)
@@ -314,6 +315,7 @@ class Driver(ArrayPort):
         with self._idle_plugins:
             while self.detector.queued:
                 self._idle_plugins.wait()
+        self.detector.tell_all()
         with self.detector.locked(self, "Acquire"):
             if not self["Acquire"]:
                 self._complete()
@@ -324,7 +326,7 @@ class Driver(ArrayPort):
         self.detector.show_setpoint_now(self, "AcquireBusy")
 
     def _queue_changed(self, count: int) -> None:
-        self.set(NumQueuedArrays=count)
+        self.set_soon(NumQueuedArrays=count)
         if not count:
             with self._idle_plugins:
                 self._idle_plugins.notify_all()
@@ -337,29 +339,29 @@ class Driver(ArrayPort):
             if not self._expose_all():
                 return
             images += 1
-            self.set(DetectorState=State.READOUT, NumImagesCounter=images)
+            self.set_soon(DetectorState=State.READOUT, NumImagesCounter=images)
             self._pass_on_image(stamp)
             mode = self["ImageMode"]
             if mode == ImageMode.SINGLE or (mode == ImageMode.MULTIPLE and images >= self["NumImages"]):
                 return
             rest = began + self["AcquirePeriod"] - time.monotonic()
             if rest > 0:
-                self.set(DetectorState=State.WAITING)
+                self.set_soon(DetectorState=State.WAITING)
                 self._stop.wait(rest)
 
     def _expose_all(self) -> bool:
         """The exposures of an image; false if they were stopped."""
         for exposure in range(1, self["NumExposures"] + 1):
-            self.set(NumExposuresCounter=exposure - 1)
+            self.set_soon(NumExposuresCounter=exposure - 1)
             if self["TriggerMode"] == TriggerMode.EXTERNAL and not self._wait_for_trigger():
                 return False
-            self.set(DetectorState=State.ACQUIRE)
+            self.set_soon(DetectorState=State.ACQUIRE)
             self._move_shutter(True)
             done = self._expose(self["AcquireTime"])
             self._move_shutter(False)
             if not done:
                 return False
-            self.set(NumExposuresCounter=exposure)
+            self.set_soon(NumExposuresCounter=exposure)
         return True
 
     def _wait_for_trigger(self) -> bool:
@@ -392,5 +394,5 @@ class Driver(ArrayPort):
         image = self.take_image()
         image = self.made(NDArray(image.data, number, image.color_mode, stamp, self._attributes(image)))
         self.show_array(image)
-        self.set(ArrayCounter=number)
+        self.set_soon(ArrayCounter=number)
         self.pass_on(image)

@@ -216,6 +216,7 @@ class FilePlugin(Plugin):
         if self["FileWriteMode"] == FileWriteMode.STREAM:
             self._try(self._close)
             self.set_back(WriteFile=0)
+        self.detector.tell_all()
         self.set_back(Capture=0)
 
     def _write_now(self) -> None:
@@ -260,7 +261,7 @@ class FilePlugin(Plugin):
         elif mode == FileWriteMode.CAPTURE:
             self.count_array()
             self._captured.append(array)
-            self.set(NumCaptured=len(self._captured))
+            self.set_soon(NumCaptured=len(self._captured))
             if len(self._captured) >= self["NumCapture"]:
                 if self["AutoSave"]:
                     self._write_captured()
@@ -283,7 +284,7 @@ class FilePlugin(Plugin):
         self.count_array()
         written = self._try(self._write_streamed, array)
         if written:
-            self.set(NumCaptured=self["NumCaptured"] + 1)
+            self.set_soon(NumCaptured=self["NumCaptured"] + 1)
         if not written or (self["NumCapture"] and self["NumCaptured"] >= self["NumCapture"]):
             self._stop_capture()
             self._late = 1 if written else 0

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import enum
 import time
-import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -245,9 +244,8 @@ class Hdf5File:
             chunk[column_axis] = min(columns, chunk[column_axis])
         chunks = (settings["NumFramesChunks"], *chunk)
         compression = Compression(settings["Compression"])
-        # A chunk that is just one frame goes to the file as it is, or as zlib has made it, past HDF5's pipeline.
-        self._direct = chunks == (1, *self._shape) and compression in {Compression.NONE, Compression.ZLIB}
-        self._level = settings["ZLevel"] if compression == Compression.ZLIB else None
+        # A chunk that is just one frame goes to the file as it is, past HDF5's pipeline.
+        self._direct = chunks == (1, *self._shape) and compression == Compression.NONE
         options: dict[str, Any] = {
             "shape": (0, *self._shape),
             "maxshape": (None, *self._shape),
@@ -280,10 +278,7 @@ class Hdf5File:
             # SWMR readers must see no frame that is not there.
             self._data.resize(self.frames + (1 if self.swmr else _BLOCK), axis=0)
         if self._direct:
-            pixels: Any = array.data
-            if self._level is not None:
-                pixels = zlib.compress(pixels, self._level)
-            self._data.id.write_direct_chunk((self.frames,) + (0,) * len(self._shape), pixels)
+            self._data.id.write_direct_chunk((self.frames,) + (0,) * len(self._shape), array.data)
         else:
             self._data[self.frames] = array.data
         values = {**_frame_attributes(array), **array.attributes}

@@ -48,6 +48,40 @@ def rolled(image: Image, start: int) -> Image:
 
 
 @dataclass(frozen=True, slots=True)
+class Layer:
+    """Pixels that are added to a part of an image.
+
+    Attributes:
+        window: the part.
+        pixels: what is added: whole counts where the image's pixels are integers.
+        room: the highest value that it can be added to; None: there is no limit, or counts are taken away, too.
+    """
+
+    window: tuple[slice, slice]
+    pixels: Image
+    room: Image | None
+
+    @classmethod
+    def of(cls, window: tuple[slice, slice], pixels: Pixels[np.float64], dtype: np.dtype[Any]) -> Layer:
+        """A layer for images of a type."""
+        if dtype.kind == "f":
+            return cls(window, pixels.astype(dtype), None)
+        if pixels.min() < 0:
+            return cls(window, np.trunc(pixels), None)
+        added = saturated(pixels, dtype)
+        return cls(window, added, np.iinfo(dtype.name).max - added)
+
+    def add_to(self, image: Image) -> None:
+        """Add it, in place."""
+        part = image[self.window]
+        if self.room is not None:
+            np.minimum(part, self.room, out=part)
+            part += self.pixels
+        else:
+            part[...] = saturated(part + self.pixels, part.dtype)
+
+
+@dataclass(frozen=True, slots=True)
 class Peaks:
     """A grid of Gaussian peaks; in pixels.
 
@@ -65,26 +99,26 @@ class Peaks:
     width: tuple[int, int]
     height: float
 
-    def add_to(self, image: Image, gains: tuple[float, ...], variations: Image) -> None:
-        """Add the peaks to an image of shape (y, x) or (y, x, color).
+    def layers(
+        self, shape: tuple[int, ...], dtype: DTypeLike, gains: tuple[float, ...], variations: Image
+    ) -> list[Layer]:
+        """What to add to images of shape (y, x) or (y, x, color).
 
         Args:
-            image: written in place.
+            shape: of the images.
+            dtype: of their pixels.
             gains: one for each color.
             variations: factor of each peak, of shape (count y, count x).
         """
+        found = []
         for (row, column), variation in np.ndenumerate(variations):
-            x, columns = self._profile(0, column, image.shape[1])
-            y, rows = self._profile(1, row, image.shape[0])
-            if not (x.size and y.size):
-                continue
-            peak = np.outer(y, x) * (self.height * float(variation))
-            window = image[rows, columns]
-            if image.ndim == 2:
-                self._add(window, peak * gains[0])
-            else:
-                for color, gain in enumerate(gains):
-                    self._add(window[..., color], peak * gain)
+            x, columns = self._profile(0, column, shape[1])
+            y, rows = self._profile(1, row, shape[0])
+            if x.size and y.size:
+                peak = np.outer(y, x) * (self.height * float(variation))
+                pixels = peak * gains[0] if len(shape) == 2 else peak[..., None] * np.array(gains)
+                found.append(Layer.of((rows, columns), pixels, np.dtype(dtype)))
+        return found
 
     def _profile(self, axis: int, index: int, size: int) -> tuple[Pixels[np.float64], slice]:
         center, width = self.start[axis] + index * self.step[axis], max(1, self.width[axis])
@@ -92,12 +126,6 @@ class Peaks:
         if first >= last:
             return np.empty(0), slice(0)
         return np.exp(-(((np.arange(first, last) - center) / width) ** 2) / 2), slice(first, last)
-
-    @staticmethod
-    def _add(window: Image, peak: Pixels[np.float64]) -> None:
-        # What is added is a whole number of counts, as the documentation's sum of integers.
-        added = np.trunc(peak) if window.dtype.kind != "f" else peak
-        window[...] = saturated(window.astype(np.float64) + added, window.dtype)
 
 
 def linear_ramp(

@@ -110,7 +110,7 @@ class ArrayPort(Port):
             sizes = {f"ArraySize{n}": dimensions[n] if n < len(dimensions) else 0 for n in range(DIMENSIONS)}
             self.set(**sizes, Dimensions=list(dimensions), NDimensions=len(dimensions))
         colors = self.by_name["ColorMode"].choices
-        self.set(
+        self.set_soon(
             ArraySizeX=x,
             ArraySizeY=y,
             ArraySizeZ=z,
@@ -242,7 +242,7 @@ class Plugin(ArrayPort):
 
     def count_array(self) -> None:
         """One more array."""
-        self.set(ArrayCounter=self["ArrayCounter"] + 1)
+        self.set_soon(ArrayCounter=self["ArrayCounter"] + 1)
 
     # -- arrays ----------------------------------------------------------------------------------------------
 
@@ -268,11 +268,11 @@ class Plugin(ArrayPort):
                 self._arrived.notify()
             waiting = len(self._queue)
         if full:
-            self.set(DroppedArrays=self["DroppedArrays"] + 1)
+            self.set_soon(DroppedArrays=self["DroppedArrays"] + 1)
         self._show_queue(waiting)
 
     def _show_queue(self, waiting: int) -> None:
-        self.set(QueueUse=waiting, QueueFree=max(0, self["QueueSize"] - waiting))
+        self.set_soon(QueueUse=waiting, QueueFree=max(0, self["QueueSize"] - waiting))
 
     def _run(self) -> None:
         while True:
@@ -300,7 +300,7 @@ class Plugin(ArrayPort):
                     output = output.with_attributes(self.attributes())
             except Exception:
                 logger.exception("%s: working on array %d failed", self.name, array.unique_id)
-            self.set(ExecutionTime=round((time.perf_counter() - began) * 1000, 3))
+            self.set_soon(ExecutionTime=round((time.perf_counter() - began) * 1000, 3))
         if output is not None and self._may_pass(output):
             self.pass_on(output)
 
@@ -313,7 +313,7 @@ class Plugin(ArrayPort):
         self._passed_bytes = max(0.0, self._passed_bytes - most * (now - self._passed_at))
         self._passed_at = now
         if self._passed_bytes and self._passed_bytes + array.data.nbytes > most:
-            self.set(DroppedOutputArrays=self["DroppedOutputArrays"] + 1)
+            self.set_soon(DroppedOutputArrays=self["DroppedOutputArrays"] + 1)
             return False
         self._passed_bytes += array.data.nbytes
         return True

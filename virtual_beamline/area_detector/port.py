@@ -7,6 +7,7 @@ import logging
 import math
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
@@ -29,6 +30,10 @@ RECORD_TYPES = (
     "stringout",
     "waveform",
 )
+
+
+TELL_EACH = 0.05
+"""s between updates of values that change with each frame: each costs as much as a small frame's work."""
 
 
 class Port:
@@ -92,6 +97,15 @@ class Port:
         changed = [name for name, value in values.items() if self._change(name, value)]
         for name in changed:
             self.detector.publish(self, name)
+
+    def set_soon(self, **values: Any) -> None:
+        """Set values that change with each frame: clients are told at once if they change rarely, else now and then.
+
+        :meth:`Detector.tell_all` tells what has not been told yet.
+        """
+        for name, value in values.items():
+            if self._change(name, value):
+                self.detector.publish_soon(self, name)
 
     def _change(self, name: str, value: Any) -> bool:
         before = self._values[name]
@@ -170,6 +184,9 @@ class Detector:
         self._setpoints: dict[tuple[str, str], Callable[[], None]] = {}
         self._addresses: dict[tuple[str, str], int] = {}
         self._work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._told: dict[tuple[str, str], float] = {}
+        self._untold: dict[tuple[str, str], Port] = {}
+        self._telling = threading.Event()
         self._queued = 0
         self._queued_lock = threading.Lock()
         self.queue_changed: Callable[[int], None] = lambda _: None
@@ -220,6 +237,7 @@ class Detector:
                 device = self._devices[parameter.setpoint]
                 self._setpoints[key] = lambda device=device, address=address: device.publish(address)
         threading.Thread(target=self._run, name="setpoints", daemon=True).start()
+        threading.Thread(target=self._tell, name="readbacks", daemon=True).start()
         for port in self.ports.values():
             port.started()
 
@@ -247,6 +265,34 @@ class Detector:
         if target is not None:
             device, address = target
             device.publish(address)
+
+    def publish_soon(self, port: Port, name: str) -> None:
+        """Show a value in its readback's record, at most each :data:`TELL_EACH` s."""
+        now = time.monotonic()
+        key = (port.name, name)
+        if now - self._told.get(key, 0.0) >= TELL_EACH:
+            self._told[key] = now
+            self.publish(port, name)
+            return
+        self._untold[key] = port  # in this order: the teller may be clearing it
+        self._telling.set()
+
+    def tell_all(self) -> None:
+        """Show what :meth:`publish_soon` has not shown yet."""
+        while self._untold:
+            try:
+                (_, name), port = self._untold.popitem()
+            except KeyError:  # another thread was faster
+                return
+            self._told[port.name, name] = time.monotonic()
+            self.publish(port, name)
+
+    def _tell(self) -> None:
+        while True:
+            self._telling.wait()
+            self._telling.clear()
+            time.sleep(TELL_EACH)
+            self.tell_all()
 
     def show_setpoint(self, port: Port, name: str) -> None:
         """Show a value in its setpoint's record, soon."""

@@ -85,6 +85,7 @@ class SimDetector(Driver):
         super().__init__(detector, prefix, name)
         self._generator = world.generator("image")
         self._background: tuple[tuple[object, ...], images.Image] | None = None
+        self._layers: tuple[tuple[object, ...], list[images.Layer]] | None = None
         self._number = 0
         spot = world.spot
         self.set(
@@ -169,8 +170,18 @@ class SimDetector(Driver):
             width=(self["PeakWidthX"], self["PeakWidthY"]),
             height=gain * self["GainX"] * self["GainY"],
         )
-        peaks.add_to(image, gains, self._variations(peaks.count))
+        for layer in self._peak_layers(peaks, shape, dtype, gains):
+            layer.add_to(image)
         return image
+
+    def _peak_layers(
+        self, peaks: images.Peaks, shape: tuple[int, ...], dtype: np.dtype[np.generic], gains: tuple[float, ...]
+    ) -> list[images.Layer]:
+        """The peaks, computed again only when something has changed."""
+        key = (peaks, shape, dtype, gains)
+        if self["PeakVariation"] > 0 or self._layers is None or self._layers[0] != key:
+            self._layers = (key, peaks.layers(shape, dtype, gains, self._variations(peaks.count)))
+        return self._layers[1]
 
     def _variations(self, count: tuple[int, int]) -> images.Image:
         """1 + 1 % to PeakVariation % for each peak, as the documentation has it."""
