@@ -45,7 +45,7 @@ NAMES = (
     "mv", "mvr", "umv", "umvr", "set_lm", "set_dial", "set_user", "ct", "timescan",
     "ascan", "dscan", "a2scan", "d2scan", "mesh", "dmesh", "lookupscan",
     "lup", "two_pass_scan", "findpeak_multipass", "repeat_findpeak", "change_noisy_parameters",
-    "snapshot", "SnapshotReport",
+    "snapshot", "snapshot_restore", "snapshot_undo", "SnapshotReport",
 )  # fmt: skip
 
 # What is imported behind the prompt, in this order.
@@ -350,10 +350,15 @@ class Session:
     def _open_plans(self) -> None:
         """Plans that are names of the user's namespace."""
         from instrument import plans
+        from instrument.framework.snapshots import JournalSnapshots
         from instrument.plans.defaults import Counters, with_devices
 
         self.counters = Counters(self.devices, self.health.usable)
-        self.plans = {name: with_devices(getattr(plans, name), self.devices, self.counters) for name in plans.__all__}
+        snapshots = JournalSnapshots(self.index)
+        self.plans = {
+            name: with_devices(getattr(plans, name), self.devices, self.counters, snapshots=snapshots)
+            for name in plans.__all__
+        }
 
     def engine_without_documents(self) -> RunEngine:
         """A RunEngine for moves and counts that nobody keeps (`%mov`, `%ct`)."""

@@ -14,25 +14,31 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
+    from instrument.callbacks.shipping import ShippedConsumer
     from instrument.config import Config
     from instrument.framework.engine import RunEngine
+    from instrument.framework.index import RunIndex
+    from instrument.framework.runfiles import DataDirectory
     from instrument.framework.snapshots import Snapshot, Snapshots
 
 USAGE = """\
 bluesky_snapshot [-h] [-b BROKER_CONFIG] [-m METADATA]
                         EPICS_PV [EPICS_PV ...]
-       bluesky_snapshot --show [RUN] | --list [N]\
+       bluesky_snapshot --show [RUN] | --list [N] | --diff RUN [RUN]
+       bluesky_snapshot --restore RUN [--write] | --undo [RUN] [--dry-run]\
 """
 EPILOG = """\
 EPICS_PV may be @FILE: names of PVs in a file, in any number of lines, with # comments.
 RUN is -1 for the last snapshot, -2 for the one before, a scan number, or the beginning of a uid.
+--diff compares with what is set now, unless a second RUN is given.
+--restore prints what would be set; with --write it sets it, and --undo sets back what was set before.
 BROKER_CONFIG is the name of a catalog in bluesky_class.yml; without it, the one that iconfig.yml names.
 Exit code: 0 if all went well, 1 if something was not read or not set, 2 if what was asked for is wrong.
 """
-DELIVERY = 10.0  # s; how long a MongoDB server is waited for
+DELIVERY = 10.0  # s; how long a database is waited for
 
 
 class _Parser(argparse.ArgumentParser):
@@ -63,6 +69,16 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--timeout", type=_seconds, default=3.0, metavar="S", help="wait for PVs so long (s, default: 3)")
     made.add_argument("--show", nargs="?", const="-1", metavar="RUN", help="print the report of a snapshot again")
     made.add_argument("--list", nargs="?", const="20", metavar="N", help="list the last snapshots (default: 20)")
+    made.add_argument("--diff", nargs="+", metavar="RUN", help="print what differs, from now or another snapshot")
+    made.add_argument(
+        "--tolerance", type=_not_negative, default=0.0, metavar="X", help="numbers no further apart are the same"
+    )
+    made.add_argument("--relative", type=_not_negative, default=0.0, metavar="X", help="... as a fraction of the value")
+    made.add_argument("--restore", metavar="RUN", help="set what a snapshot has: the table of it, without --write")
+    made.add_argument("--write", action="store_true", help="set it")
+    made.add_argument("--undo", nargs="?", const="-1", metavar="RUN", help="set back what was set before a restore")
+    made.add_argument("--dry-run", action="store_true", help="print what --undo would set, and set nothing")
+    made.add_argument("--html", metavar="FILE", help="write the report as a page for a browser, too")
     output = made.add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="print JSON instead of the report")
     output.add_argument("--quiet", "-q", action="store_true", help="print nothing but the uid")
@@ -77,6 +93,16 @@ def _seconds(text: str) -> float:
         value = 0.0
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is no time: give seconds, more than 0")
+    return value
+
+
+def _not_negative(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no tolerance: give a number, 0 or more")
     return value
 
 
@@ -95,10 +121,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _chosen(options)
     except UserError as error:
-        print(f"bluesky_snapshot: {error}", file=sys.stderr)
+        _tell(str(error))
         return 2
     except KeyboardInterrupt:
-        print("bluesky_snapshot: interrupted", file=sys.stderr)
+        _tell("interrupted")
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes it at its end
@@ -117,19 +143,31 @@ def run() -> NoReturn:
     os._exit(code)
 
 
+# What is asked for instead of recording, and the options that each takes beside --config and -b.
+KINDS = {
+    "show": ("html", "json", "quiet"),
+    "list": ("json", "quiet"),
+    "diff": ("json", "timeout", "tolerance", "relative"),
+    "restore": ("write", "timeout", "tolerance", "relative"),
+    "undo": ("dry_run", "timeout"),
+    "": ("metadata", "html", "json", "quiet", "timeout"),
+}
+
+
 def _chosen(options: argparse.Namespace) -> int:
     from instrument.config.errors import UserError
 
-    wanted = [name for name in ("show", "list") if getattr(options, name) is not None]
+    wanted = [name for name in KINDS if name and getattr(options, name) is not None]
     if len(wanted) > 1:
         raise UserError(f"--{wanted[0]} and --{wanted[1]} are two things: ask for one at a time")
-    if wanted and options.EPICS_PV:
-        raise UserError(f"--{wanted[0]} takes no PVs: {options.EPICS_PV[0]} would be recorded without it")
-    if wanted and options.metadata is not None:
-        raise UserError(f"--{wanted[0]} records nothing, so -m says nothing: leave it out")
-    if wanted:
-        return _show(options) if wanted == ["show"] else _list(options)
-    return _take(options)
+    kind = wanted[0] if wanted else ""
+    if kind and options.EPICS_PV:
+        raise UserError(f"--{kind} takes no PVs, and {options.EPICS_PV[0]} would be recorded without it")
+    for name in {name for names in KINDS.values() for name in names} - set(KINDS[kind]):
+        if getattr(options, name) != parser().get_default(name):
+            option = "-m" if name == "metadata" else f"--{name.replace('_', '-')}"
+            raise UserError(f"{option} says nothing {f'to --{kind}' if kind else 'to a snapshot'}: leave it out")
+    return {"": _take, "show": _show, "list": _list, "diff": _diff, "restore": _restore, "undo": _undo}[kind](options)
 
 
 # --- recording -----------------------------------------------------------------------------------------------------
@@ -143,7 +181,7 @@ def _take(options: argparse.Namespace) -> int:
     if not names:
         raise UserError('no PV is given: name some, as in bluesky_snapshot gp:m1 gp:m2 -m "purpose=just tuned"')
     metadata = parse_metadata(options.metadata) if options.metadata is not None else {}
-    find_beamline()
+    open_channel_access()
 
     from instrument.devices.pvs import PvList
 
@@ -158,7 +196,7 @@ def _take(options: argparse.Namespace) -> int:
         engine(snapshot(pvs, report=False, md=metadata))
     _print(collector.snapshot, options)
     for name, why in pvs.unreachable.items():
-        print(f"bluesky_snapshot: {name} is not in the snapshot: {why}", file=sys.stderr)
+        _tell(f"{name} is not in the snapshot: {why}")
     return 1 if pvs.unreachable else 0
 
 
@@ -226,19 +264,23 @@ def parse_metadata(text: str) -> dict[str, str]:
     return found
 
 
-def find_beamline() -> None:
+def open_channel_access() -> None:
     """Look for PVs at the virtual beamline that $VIRTUAL_BEAMLINE names; without one, as the environment says."""
-    named = os.environ.get("VIRTUAL_BEAMLINE")
-    if named is None:
-        return
+    if named := os.environ.get("VIRTUAL_BEAMLINE"):
+        _find_beamline(named)
+    from instrument.devices.pvs import attach
+
+    attach()  # before ophyd does: libca's own messages are kept from the terminal
+
+
+def _find_beamline(named: str) -> None:
     from virtual_beamline import supervisor
 
     beamline = next((beamline for beamline in supervisor.running() if beamline.id == named), None)
     if beamline is None:
-        print(
-            f"bluesky_snapshot: no virtual beamline {named} is running ($VIRTUAL_BEAMLINE names it): "
-            'eval "$(virtual-beamline start)" starts one',
-            file=sys.stderr,
+        _tell(
+            f"no virtual beamline {named} is running ($VIRTUAL_BEAMLINE names it): "
+            'eval "$(virtual-beamline start)" starts one'
         )
     else:
         beamline.environment.apply()
@@ -246,28 +288,25 @@ def find_beamline() -> None:
 
 @contextlib.contextmanager
 def recording(config: Config) -> Iterator[RunEngine]:
-    """A RunEngine whose runs are kept as those of a session are: state, journal, index, and MongoDB if so configured.
+    """A RunEngine whose runs are kept as those of a session are: state, journal, index, and what is shipped to.
 
     Raises:
         UserError: The data directory can't be written.
     """
     from instrument.callbacks.journal import Journal, validate_metadata
     from instrument.callbacks.outbox import Outbox
-    from instrument.framework.catalog import mongodb_of
+    from instrument.callbacks.shipped import consumers_of
     from instrument.framework.engine import RunEngine
     from instrument.framework.index import RunIndex
     from instrument.framework.metadata import session_metadata
     from instrument.framework.runfiles import DataDirectory
     from instrument.framework.state import StateFile
 
-    def tell(line: str) -> None:
-        print(f"bluesky_snapshot: {line}", file=sys.stderr)
-
     library = logging.getLogger("bluesky")  # prints the traceback of an error that is told in one line
     library.addHandler(logging.NullHandler())
     library.propagate = False
     files = DataDirectory(Path.cwd() / config.directories.data)
-    databases = mongodb_of(config)
+    consumers = consumers_of(config)
     with contextlib.ExitStack() as closing:
         index = RunIndex(files.index, files.runs)
         closing.callback(index.close)
@@ -279,14 +318,11 @@ def recording(config: Config) -> Iterator[RunEngine]:
         )
         closing.callback(state.close)
         for line in state.messages:
-            tell(line)
-        outbox = Outbox(files.runs, files.outbox, tell, index=index, exclusive=True)
-        closing.callback(outbox.close, DELIVERY if databases else 0.0)
-        if databases:
-            from instrument.callbacks.mongo import MongoWriter
-
-            outbox.add(MongoWriter(*databases))
-            outbox.start()
+            _tell(line)
+        if consumers:
+            closing.enter_context(_shipped(files, index, consumers))
+        outbox = Outbox(files.runs, files.outbox, _tell, index=index, exclusive=True)
+        closing.callback(outbox.close)
         journal = Journal(files.runs, index=index, fsync_interval=config.journal.fsync_interval)
         closing.callback(journal.close)
         yield RunEngine(
@@ -298,6 +334,85 @@ def recording(config: Config) -> Iterator[RunEngine]:
         )
 
 
+@contextlib.contextmanager
+def _shipped(files: DataDirectory, index: RunIndex, consumers: list[ShippedConsumer]) -> Iterator[None]:
+    """Deliver what is recorded meanwhile to databases and servers, unless another process does."""
+    from instrument.callbacks.shipping import Marks, Shipper
+    from instrument.framework.presence import SoleOwner
+
+    marks = Marks(files.ship)
+    marks.register([consumer.name for consumer in consumers], index)
+    marks.close()
+    yield
+    lock = SoleOwner(files.ship_lock)
+    if lock.take() is not None:  # who ships the runs of sessions ships this one, too
+        return
+    try:
+        shipper = Shipper(files, consumers, _tell, live=False)
+        shipper.start()
+        if not shipper.finish(DELIVERY):
+            _tell("it is safe in the journal; the next session here, or `instrument ship`, delivers it")
+        shipper.close()
+    finally:
+        lock.leave()
+
+
+def _tell(line: str) -> None:
+    print(f"bluesky_snapshot: {line}", file=sys.stderr)
+
+
+# --- setting again -------------------------------------------------------------------------------------------------
+
+
+def _restore(options: argparse.Namespace) -> int:
+    """Set what a snapshot has, or print what would be set."""
+    from instrument.plans.snapshot_restore import snapshot_restore
+
+    words = ["bluesky_snapshot --restore {}", *_words(options, ("tolerance", "relative")), "--write"]
+    return _set_again(
+        snapshot_restore,
+        options,
+        which=options.restore,
+        dry_run=not options.write,
+        tolerance=options.tolerance,
+        relative=options.relative,
+        commands=(" ".join(words), "bluesky_snapshot --undo"),
+    )
+
+
+def _undo(options: argparse.Namespace) -> int:
+    """Set back what was set before a restore."""
+    from instrument.plans.snapshot_restore import snapshot_undo
+
+    return _set_again(
+        snapshot_undo,
+        options,
+        which=options.undo,
+        dry_run=options.dry_run,
+        commands=("bluesky_snapshot --undo {}", "bluesky_snapshot --undo"),
+    )
+
+
+def _set_again(plan: Any, options: argparse.Namespace, **arguments: Any) -> int:
+    from instrument.framework.engine import RunInterruptedError
+    from instrument.plans.snapshot_restore import RestoreError
+
+    open_channel_access()
+    with _recorded(options) as snapshots, recording(_config(options)) as engine:
+        try:
+            engine(plan(**arguments, timeout=options.timeout, snapshots=snapshots))
+        except (RestoreError, RunInterruptedError) as error:
+            _tell(str(error))
+            return 1
+    return 0
+
+
+def _words(options: argparse.Namespace, names: Sequence[str]) -> list[str]:
+    """Options as they were typed, those that differ from the default."""
+    given = {name: getattr(options, name) for name in names}
+    return [f"--{name} {value:g}" for name, value in given.items() if value != parser().get_default(name)]
+
+
 # --- showing -------------------------------------------------------------------------------------------------------
 
 
@@ -306,6 +421,32 @@ def _show(options: argparse.Namespace) -> int:
     with _recorded(options) as snapshots:
         _print(snapshots.find(options.show), options)
     return 0
+
+
+def _diff(options: argparse.Namespace) -> int:
+    """Print what differs between two snapshots, or a snapshot and now."""
+    from instrument.config.errors import UserError
+    from instrument.framework.comparison import Tolerance, compare
+
+    if len(options.diff) > 2:
+        raise UserError(f"--diff {' '.join(options.diff)}: two snapshots can be compared, not {len(options.diff)}")
+    within = Tolerance(options.tolerance, options.relative)
+    a, b = [*options.diff, "now"][:2]
+    with _recorded(options) as snapshots:
+        before = snapshots.find(a)
+        if b == "now":
+            open_channel_access()
+            from instrument.devices.present import present
+
+            after = present(before, timeout=options.timeout)
+        else:
+            after = snapshots.find(b)
+    found = compare(before, after, within)
+    if options.json:
+        print(json.dumps(found.as_json(), indent=2))
+    else:
+        print(*found.lines(), sep="\n")
+    return 1 if found.unread else 0
 
 
 def _list(options: argparse.Namespace) -> int:
@@ -333,12 +474,23 @@ def _print(snapshot: Snapshot, options: argparse.Namespace) -> None:
     """The report, or what of it is asked for."""
     from instrument.callbacks.snapshot_report import print_report
 
+    if options.html is not None:
+        from instrument.callbacks.snapshot_page import write_page
+
+        write_page(snapshot, Path(options.html), _run_file(snapshot, options))
     if options.json:
         print(json.dumps(snapshot.as_json(), indent=2))
     elif options.quiet:
         print(snapshot.uid)
     else:
         print_report(snapshot)
+
+
+def _run_file(snapshot: Snapshot, options: argparse.Namespace) -> Path | None:
+    """The file of a snapshot's run, if it is in the journal of the working directory."""
+    from instrument.framework.runfiles import DataDirectory, find_run
+
+    return find_run(DataDirectory(Path.cwd() / _config(options).directories.data).runs, snapshot.uid)
 
 
 @contextlib.contextmanager

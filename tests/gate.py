@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 WORKERS = os.environ.get("WORKERS", "2")
 # program: Debian package that has it, installed where we may.
-SYSTEM_PROGRAMS = {"tmux": "tmux"}
+SYSTEM_PROGRAMS = {"chromium": "chromium", "tmux": "tmux"}
 
 STEPS = (
     ("ruff", [BIN / "ruff", "check", "."]),

@@ -13,13 +13,14 @@ from instrument.commands.engine import EngineCommands
 from instrument.commands.files import FileCommands
 from instrument.commands.information import InformationCommands
 from instrument.commands.motion import MotionCommands
+from instrument.commands.snapshots import SnapshotCommands
 
 if TYPE_CHECKING:
     from instrument.session import Session
 
 __all__ = ["NAMES", "commands"]
 
-GROUPS = (InformationCommands, MotionCommands, CountingCommands, FileCommands, EngineCommands)
+GROUPS = (InformationCommands, MotionCommands, CountingCommands, FileCommands, EngineCommands, SnapshotCommands)
 
 NAMES: tuple[str, ...] = tuple(name for group in GROUPS for name in vars(group) if not name.startswith("_"))
 

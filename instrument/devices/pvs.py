@@ -172,6 +172,10 @@ class PvList:
         """Nothing: PVs are values."""
         return {}
 
+    def key_of(self, pv: str) -> str:
+        """The data key of a PV."""
+        return self._keys[pv]
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self.pvs)} PVs)"
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from instrument.framework.index import RunIndex
 
 PLAN = "snapshot"
+RESTORE, UNDO = "snapshot_restore", "snapshot_undo"
+BEFORE, OUTCOME = "before", "outcome"  # streams of those: what was set before, and what became of each PV
 UNREACHABLE = "unreachable"  # stream with a text for each PV that gave no value: why
 SHOWN_VALUES = 20  # of an array; of a longer one the first and the last three
 SHOWN_CHARACTERS = 256  # of a text
@@ -118,7 +120,9 @@ class Snapshot:
 
     def __str__(self) -> str:
         """How people call it."""
-        return f"snapshot {self.start.get('scan_id', '?')} ({self.uid[:7]})"
+        if not self.uid:
+            return "now"
+        return f"{_kind((str(self.start.get('plan_name', PLAN)),))} {self.start.get('scan_id', '?')} ({self.uid[:7]})"
 
     def header(self) -> dict[str, Any]:
         """The start document without what every run of a session says; sorted by key."""
@@ -369,7 +373,7 @@ def _check_kind(start: Mapping[str, Any], plans: tuple[str, ...]) -> None:
 
 
 def _kind(plans: tuple[str, ...]) -> str:
-    return plans[0].replace("snapshot_restore", "restore")
+    return plans[0].replace("snapshot_", "")
 
 
 def _query(plans: tuple[str, ...]) -> dict[str, Any]:

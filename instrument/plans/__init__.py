@@ -15,6 +15,7 @@ from instrument.plans.peak_finder import (
 )
 from instrument.plans.scans import a2scan, ascan, d2scan, dmesh, dscan, lookupscan, mesh
 from instrument.plans.snapshot import snapshot
+from instrument.plans.snapshot_restore import snapshot_restore, snapshot_undo
 
 __all__ = [
     "a2scan",
@@ -35,6 +36,8 @@ __all__ = [
     "set_lm",
     "set_user",
     "snapshot",
+    "snapshot_restore",
+    "snapshot_undo",
     "timescan",
     "two_pass_scan",
     "umv",

@@ -76,7 +76,7 @@ class Counters:
 
 
 def with_devices(
-    plan: Callable[..., Any], devices: Mapping[str, Any], counters: Counters | None = None
+    plan: Callable[..., Any], devices: Mapping[str, Any], counters: Counters | None = None, **parts: Any
 ) -> Callable[..., Any]:
     """`plan`, to which devices may be given by name, and with defaults for those of its keyword-only arguments.
 
@@ -84,9 +84,10 @@ def with_devices(
         plan: A plan.
         devices: The session's devices by name. Arguments whose default is not there stay as they are.
         counters: What `detectors` is filled with where it is keyword-only.
+        parts: What else the session has, by the name of the argument that is filled with it.
     """
     signature = inspect.signature(plan)
-    given = {}
+    given = {name: part for name, part in parts.items() if name in signature.parameters}
     for name, parameter in signature.parameters.items():
         device, _, part = DEVICES.get(name, "").partition(".")
         if parameter.kind is parameter.KEYWORD_ONLY and device in devices:

@@ -4,6 +4,7 @@ import inspect
 import logging
 import math
 import re
+from types import SimpleNamespace
 
 import bluesky.plan_stubs as bps
 import pytest
@@ -13,10 +14,15 @@ from ophyd.sim import SynGauss
 from instrument import plans
 from instrument.config.errors import UserError
 from instrument.config.names import LOGGER_NAME
+from instrument.framework.snapshots import Entry, Snapshot
 from instrument.plans.defaults import with_devices
 from instrument.plans.peak_finder import CENTER_RANGE, WIDTH_RANGE
 from tests.plans.spy import DirectCallError
 
+# A snapshot of what is no PV; tests/snapshot has real ones.
+RECORDED = SimpleNamespace(
+    find=lambda *_, **__: Snapshot({"uid": "1234567", "scan_id": 1}, [Entry("a", {"source": "SIM:a"}, 1)])
+)
 # How each exported plan is called.
 CALLS = {
     "lup": lambda b: plans.lup([b.noisy], b.motor, -1, 1, 21),
@@ -41,9 +47,21 @@ CALLS = {
     "mesh": lambda b: plans.mesh(b.motor, -1, 1, 2, b.motor2, 0, 1, 3, 0.1, detectors=[b.scaler]),
     "dmesh": lambda b: plans.dmesh(b.motor, -1, 1, 2, b.motor2, 0, 1, 3, 0.1, detectors=[b.scaler]),
     "lookupscan": lambda b: plans.lookupscan(b.motor, [0, 1], 0.1, detectors=[b.scaler]),
+    "snapshot_restore": lambda _: plans.snapshot_restore(snapshots=RECORDED),
+    "snapshot_undo": lambda _: plans.snapshot_undo(snapshots=RECORDED),
 }
 # What moves nothing.
-STILL = {"change_noisy_parameters", "set_lm", "set_user", "set_dial", "ct", "timescan", "snapshot"}
+STILL = {
+    "change_noisy_parameters",
+    "set_lm",
+    "set_user",
+    "set_dial",
+    "ct",
+    "timescan",
+    "snapshot",
+    "snapshot_restore",
+    "snapshot_undo",
+}
 
 
 def test_every_exported_plan_is_tried_here():

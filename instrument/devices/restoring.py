@@ -1,0 +1,229 @@
+"""What setting the PVs of a snapshot again would do: which can be set, which need not be, which must not be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from instrument.devices.pv_setpoint import PvSetpoint
+from instrument.devices.pvs import PvList, PvReading
+from instrument.framework.comparison import Tolerance
+from instrument.framework.snapshots import Entry, shown
+
+Action = Literal["set", "move", "same", "leave", "refuse"]
+
+# Records whose VAL is what they read, unless their INP links to nothing (EPICS Record Reference Manual).
+INPUTS = frozenset("ai aai bi event int64in longin lsi mbbi mbbiDirect stringin waveform".split())
+# Records whose VAL is what they compute.
+COMPUTED = frozenset(
+    "acalcout aSub calc calcout compress histogram scalcout sel sub subArray swait".split()
+)  # fmt: skip
+# Records whose control limits are limits of what may be written, not of a display (drvh and drvl; the motor's own).
+LIMITED = frozenset("ao int64out longout motor".split())
+FACTS_TIMEOUT = 1.0  # s; the records answer already, fields that they do not have never will
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is to be done with one PV of a snapshot.
+
+    Attributes:
+        entry: As it was recorded.
+        now: What the PV has now; None if it does not answer.
+        value: What is to be set.
+        action: "set" it or "move" a motor there; "same": it has that value; "leave" it; "refuse" all for its sake.
+        reason: Why it is left, or all is refused.
+        outcome: What has become of it: empty before it was tried.
+    """
+
+    entry: Entry
+    now: PvReading | None
+    value: Any
+    action: Action
+    reason: str = ""
+    outcome: str = ""
+
+    @property
+    def name(self) -> str:
+        """Of the PV."""
+        return self.entry.name
+
+    @property
+    def to_be_set(self) -> bool:
+        """Whether it would be set."""
+        return self.action in {"set", "move"}
+
+    @property
+    def now_shown(self) -> str:
+        """What the PV has now, as people read it."""
+        return "" if self.now is None else shown(self.now.value, self.now.data_key)
+
+    @property
+    def told(self) -> str:
+        """What is done with it, in words."""
+        if self.outcome:
+            return self.outcome
+        what = {"set": "set", "move": "move", "same": "as it is", "leave": "left as it is", "refuse": "refused"}
+        return f"{what[self.action]}: {self.reason}" if self.reason else what[self.action]
+
+    def with_outcome(self, outcome: str) -> Step:
+        """The same, tried."""
+        return replace(self, outcome=outcome)
+
+    def setpoint(self) -> PvSetpoint:
+        """What the RunEngine sets."""
+        stop = f"{record_and_field(self.name)[0]}.STOP" if self.action == "move" else None
+        return PvSetpoint(self.name, stop_pv=stop)
+
+
+class PvTargets(PvList):
+    """The PVs of a snapshot as they are now, and what their records are.
+
+    Attributes:
+        facts: For each PV, what is known of its record: RTYP, and of inputs DTYP and INP.
+    """
+
+    def __init__(self, pvs: Sequence[str], *, timeout: float, name: str = "targets") -> None:
+        super().__init__(pvs, timeout=timeout, name=name)
+        self.facts: dict[str, dict[str, str]] = {}
+
+    def take(self) -> None:
+        """Read the PVs, and ask their records what they are."""
+        super().take()
+        if self.facts:
+            return
+        records = {pv: record_and_field(pv) for pv in self.readings}
+        types = _texts((f"{record}.RTYP" for record, _ in records.values()), self.timeout)
+        self.facts = {pv: {"RTYP": types.get(f"{record}.RTYP", "")} for pv, (record, _) in records.items()}
+        inputs = {record for pv, (record, _) in records.items() if self.facts[pv]["RTYP"] in INPUTS}
+        fields = _texts((f"{record}.{field}" for record in inputs for field in ("DTYP", "INP")), self.timeout)
+        for pv, (record, _) in records.items():
+            if record in inputs:
+                self.facts[pv] |= {field: fields.get(f"{record}.{field}", "") for field in ("DTYP", "INP")}
+
+    def only(self, pvs: Sequence[str]) -> None:
+        """Read no others from now on."""
+        self.pvs = tuple(pv for pv in self.pvs if pv in set(pvs))
+        self.readings = {pv: reading for pv, reading in self.readings.items() if pv in set(pvs)}
+
+
+def _texts(pvs: Any, timeout: float) -> dict[str, str]:
+    wanted = PvList(list(dict.fromkeys(pvs)), timeout=min(FACTS_TIMEOUT, timeout))
+    wanted.take()
+    return {pv: shown(reading.value, reading.data_key) for pv, reading in wanted.readings.items()}
+
+
+def record_and_field(pv: str) -> tuple[str, str]:
+    """The record and the field of a PV: `gp:m1` and `gp:m1.VAL` are the same."""
+    record, dot, field = pv.partition(".")
+    return record, (field.partition("{")[0].rstrip("$") or "VAL") if dot else "VAL"
+
+
+def steps(
+    entries: Sequence[Entry],
+    readings: Mapping[str, PvReading],
+    facts: Mapping[str, Mapping[str, str]],
+    unreachable: Mapping[str, str],
+    tolerance: Tolerance,
+) -> list[Step]:
+    """What to do with each entry of a snapshot, in the order in which it was taken.
+
+    Args:
+        entries: Of the snapshot.
+        readings: What the PVs have now.
+        facts: What is known of their records.
+        unreachable: Why a PV has no reading.
+        tolerance: What counts as the same value.
+    """
+    return [_step(entry, readings, facts, unreachable, tolerance) for entry in entries]
+
+
+def _step(
+    entry: Entry,
+    readings: Mapping[str, PvReading],
+    facts: Mapping[str, Mapping[str, str]],
+    unreachable: Mapping[str, str],
+    tolerance: Tolerance,
+) -> Step:
+    now = readings.get(entry.name)
+    if entry.problem is not None:
+        return Step(entry, now, None, "leave", f"it was not read then ({entry.problem})")
+    if not entry.is_pv:
+        return Step(entry, None, None, "leave", "it is no EPICS PV")
+    if now is None:
+        return Step(entry, None, None, "refuse", f"it does not answer ({unreachable.get(entry.name, 'not read')})")
+    record_type = facts.get(entry.name, {}).get("RTYP", "")
+    why = "no write access" if not now.writable else _not_settable(entry.name, facts.get(entry.name, {}))
+    if why:
+        return Step(entry, now, None, "leave", f"read-only ({why})")
+    value, problem = _value_now(entry, now)
+    if problem:
+        return Step(entry, now, None, "refuse", problem)
+    if tolerance.same(value, now.value):
+        return Step(entry, now, value, "same")
+    if isinstance(value, np.ndarray | list) and not len(value):
+        return Step(entry, now, None, "leave", "an empty array can't be written")
+    if beyond := _beyond_limits(value, now, record_type):
+        return Step(entry, now, value, "refuse", beyond)
+    is_motion = record_type == "motor" and record_and_field(entry.name)[1] in {"VAL", "DVAL", "RVAL"}
+    return Step(entry, now, value, "move" if is_motion else "set")
+
+
+def _not_settable(pv: str, facts: Mapping[str, str]) -> str:
+    """Why writing to a PV would not last; empty if it does."""
+    if record_and_field(pv)[1] != "VAL":
+        return ""
+    record_type = facts.get("RTYP", "")
+    if record_type in COMPUTED:
+        return f"the {record_type} record computes it"
+    if record_type not in INPUTS:
+        return ""
+    device, link = facts.get("DTYP", ""), facts.get("INP", "")
+    if device not in {"", "Soft Channel"}:
+        if record_type in {"waveform", "aai"} and ("Write" in device or "Out" in device):  # asynOctetWrite
+            return ""
+        return f"the {record_type} record reads it from a device"
+    return f"the {record_type} record reads it from {link}" if _is_link(link) else ""
+
+
+def _is_link(text: str) -> bool:
+    """Whether an input link leads to something; a constant, which is read once, does not."""
+    words = text.split()
+    if not words or text.lstrip().startswith(("[", '"')):
+        return False
+    try:
+        float(words[0])
+    except ValueError:
+        return True
+    return False
+
+
+def _value_now(entry: Entry, now: PvReading) -> tuple[Any, str]:
+    """The value as the PV takes it now, or why it can't be given."""
+    value, labels = entry.value, now.data_key.get("enum_strs")
+    if labels and "enum_strs" in entry.data_key:
+        if entry.shown in labels:
+            return list(labels).index(entry.shown), ""
+        return None, f"it has no state {entry.shown!r} any more"
+    if isinstance(value, tuple):
+        value = list(value)
+    if isinstance(value, str) != isinstance(now.value, str) and now.count == 1:
+        return None, f"it was {'text' if isinstance(value, str) else 'a number'} then, and is not now"
+    if isinstance(value, list | np.ndarray) and len(value) > now.count:
+        return None, f"it had {len(value)} values then, and has room for {now.count} now"
+    return value, ""
+
+
+def _beyond_limits(value: Any, now: PvReading, record_type: str) -> str:
+    low, high = (now.data_key.get(f"{which}_ctrl_limit", 0.0) for which in ("lower", "upper"))
+    if record_type not in LIMITED or isinstance(value, str | list | np.ndarray) or not low < high:
+        return ""
+    return (
+        ""
+        if low <= value <= high and math.isfinite(value)
+        else f"{value:g} is outside of its limits {low:g} to {high:g}"
+    )
