@@ -69,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--timeout", type=_seconds, default=3.0, metavar="S", help="wait for PVs so long (s, default: 3)")
     made.add_argument("--show", nargs="?", const="-1", metavar="RUN", help="print the report of a snapshot again")
     made.add_argument("--list", nargs="?", const="20", metavar="N", help="list the last snapshots (default: 20)")
-    made.add_argument("--diff", nargs="+", metavar="RUN", help="print what differs, from now or another snapshot")
+    made.add_argument("--diff", nargs="+", metavar=("A", "B"), help="print what differs, from now or another snapshot")
     made.add_argument(
         "--tolerance", type=_not_negative, default=0.0, metavar="X", help="numbers no further apart are the same"
     )
@@ -269,8 +269,10 @@ def open_channel_access() -> None:
     if named := os.environ.get("VIRTUAL_BEAMLINE"):
         _find_beamline(named)
     from instrument.devices.pvs import attach
+    from instrument.framework.channel_access import silence_libca
 
-    attach()  # before ophyd does: libca's own messages are kept from the terminal
+    attach()
+    silence_libca()  # again, where ophyd made the context
 
 
 def _find_beamline(named: str) -> None:

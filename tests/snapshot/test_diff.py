@@ -48,9 +48,9 @@ def test_only_what_has_changed_is_shown_with_both_values_and_the_difference(snap
     assert rows(told.out) == changes
     assert told.out.endswith("\n4 of 5 differ\n")
 
-    snapshot(*pvs, "gp:m1", "-q")
+    snapshot(*pvs, "gp:m9", "-q")
     told = snapshot("--diff", uid[:8], "-1")
-    assert rows(told.out) == [*changes, ["gp:m1", "not in it", "0.0", ""]]
+    assert rows(told.out) == [*changes, ["gp:m9", "not in it", "0.0", ""]]
     found = json.loads(snapshot("--diff", "1", "2", "--json").out)
     assert found["before"] == uid
     assert found["changes"][2] == {"name": "gp:gp:float1", "before": 1.5, "after": 1.25, "problem": None}

@@ -159,9 +159,9 @@ CATALOG = "bluesky_class.yml has no such catalog"
         (["gp:m1", "-b", "x"], f"-b x: {CATALOG}; there are class_2021_03, embedded"),
         (["gp:m1", "--timeout", "no"], f"argument --timeout: 'no' is no time: give seconds, more than 0; {HELP}"),
         (["gp:m1", "--tomeout", "1"], f"unrecognized arguments: --tomeout 1; {HELP}"),
-        (["gp:m1", "--show"], "--show takes no PVs: gp:m1 would be recorded without it"),
+        (["gp:m1", "--show"], "--show takes no PVs, and gp:m1 would be recorded without it"),
         (["--show", "--list"], "--show and --list are two things: ask for one at a time"),
-        (["--show", "-m", "a=1"], "--show records nothing, so -m says nothing: leave it out"),
+        (["--show", "-m", "a=1"], "-m says nothing to --show: leave it out"),
         (["--list", "0"], "--list 0: how many snapshots to list is a whole number, 1 or more"),
         (["--show"], "there is no snapshot -1: none is recorded here"),
         (["--show", "17"], f"there is no run 17: {WHICH}"),
@@ -231,7 +231,7 @@ def test_an_ioc_that_dies_or_hangs_while_it_is_read_costs_its_own_pvs_only(shell
     shell.variables.pop("VIRTUAL_BEAMLINE")
     shell.variables["EPICS_CA_ADDR_LIST"] += " " + other.environment.variables["EPICS_CA_ADDR_LIST"]
     # gp:nope keeps it waiting until the other IOC has gone
-    process = shell.start("gp:m1", "sky:m1", "gp:nope", "--timeout", "5")
+    process = shell.start("gp:m9", "sky:m1", "gp:nope", "--timeout", "5")
     try:
         wait_until(lambda: is_client(process, other.environment.ca_address[1]), "never connected")
         os.kill(other.pid, fault)
@@ -245,7 +245,7 @@ def test_an_ioc_that_dies_or_hangs_while_it_is_read_costs_its_own_pvs_only(shell
         f"bluesky_snapshot: sky:m1 is not in the snapshot: {line}",
         "bluesky_snapshot: gp:nope is not in the snapshot: no answer in 5 s",
     ]
-    assert " PV     gp:m1   0.0 " in out
+    assert " PV     gp:m9   0.0 " in out
     assert f"not read: {line}" in out
 
 
