@@ -175,16 +175,13 @@ class Marks:
 
     def jobs(self, name: str, *, live: bool) -> list[_Job]:
         """The next runs for a consumer, oldest first: those that go on, and some that are complete."""
-        columns = "id, uid, path, scan_id, state, attempts"
-        found = self._rows(
-            f"SELECT {columns} FROM deliveries WHERE consumer = ? AND state = ? ORDER BY id LIMIT ?",
-            *(name, READY, _AT_ONCE),
-        )
-        if live:
-            found += self._rows(
-                f"SELECT {columns} FROM deliveries WHERE consumer = ? AND state = ? ORDER BY id", name, OPEN
-            )
-        return [_Job(row[0], row[1], Path(row[2]), *row[3:]) for row in sorted(found)]
+        select = "SELECT id, uid, path, scan_id, state, attempts FROM deliveries WHERE consumer = ? AND state = ?"
+        with self._lock:  # at one moment: a run that becomes complete in between would be overtaken
+            rows = self._rows(f"{select} ORDER BY id LIMIT ?", name, READY, _AT_ONCE)
+            last = rows[-1][0] if len(rows) == _AT_ONCE else None
+            if live:
+                rows += self._rows(f"{select} ORDER BY id", name, OPEN)
+        return [_Job(row[0], row[1], Path(row[2]), *row[3:]) for row in sorted(rows) if last is None or row[0] <= last]
 
     def delivered(self, job: _Job, result: str | None) -> None:
         """A consumer has a run."""
@@ -414,7 +411,7 @@ class Shipper:
         return moved
 
     def _advance(self, line: _Line, job: _Job) -> bool:
-        """Feed what there is of one run; of one that goes on, one batch."""
+        """Feed what there is of one run; of one that goes on one batch, so that others that do may go on too."""
         feed = line.feeds.setdefault(job.uid, _Feed())
         moved = False
         for batch, end in self._batches(job, feed.offset):
@@ -437,7 +434,7 @@ class Shipper:
                 self._delivered(line, job, result)
                 return True
             self._recovered(line, f"run {job.scan_id} goes on")
-            if job.state == OPEN:
+            if job.state == OPEN and self.index.going_on([job.uid]):
                 return True
         if job.state == READY and not self._ending:
             run = RunFile(job.path)

@@ -335,8 +335,8 @@ class RunIndex:
     def _scan(self, directory: Path, name: str, mtime: int) -> list[str]:
         messages = []
         prefix = "" if name == "." else f"{name}/"
+        indexed = {path for (path,) in self._paths(name)}  # first: a writer may add a file and its row at any moment
         files = {prefix + entry.name for entry in os.scandir(directory) if _is_run_name(entry)}
-        indexed = {path for (path,) in self._paths(name)}
         unreadable = dict(
             self._database.execute("SELECT path, size FROM unreadable WHERE path LIKE ?", (f"{prefix}%",)).fetchall()
         )

@@ -14,6 +14,7 @@ class FileConsumer:
         self.name = name
         self.directory = directory
         self.delivered = []
+        self.uids = []
         self.fail_with = None
         self.blocked = None
 
@@ -31,6 +32,7 @@ class FileConsumer:
         draft = path.with_suffix(f".{os.getpid()}.{threading.get_ident()}")
         draft.write_text(json.dumps([[name for name, _ in documents], notes]))
         draft.replace(path)
+        self.uids.append(documents[0][1]["uid"])
         self.delivered.append(documents[0][1]["scan_id"] if "scan_id" in documents[0][1] else documents[0][1]["uid"])
         return str(path)
 
@@ -70,7 +72,8 @@ class FeedFiles:
     @property
     def whole(self):
         """The runs that are there, in the order in which they came."""
-        return [path.stem for path in sorted(self.directory.glob("*.whole"), key=lambda path: path.stat().st_mtime_ns)]
+        order = (self.directory / "order").read_text().split() if (self.directory / "order").exists() else []
+        return sorted((path.stem for path in self.directory.glob("*.whole")), key=order.index)
 
 
 class FeedFile:
@@ -86,6 +89,8 @@ class FeedFile:
             for name, document in documents:
                 file.write(json.dumps([name, document.get("uid")]) + "\n")
         if documents[-1][0] == "stop":
+            with (self.consumer.directory / "order").open("a") as file:
+                file.write(f"{self.path.stem}\n")
             self.path.rename(self.path.with_suffix(".whole"))
             return str(self.path.with_suffix(".whole"))
         return None

@@ -15,6 +15,7 @@ from instrument.config.errors import UserError
 from instrument.framework.index import RunIndex
 from instrument.framework.runfiles import DataDirectory, RunFile, run_path
 from instrument.framework.state import StateFile
+from tests.faults_page import fault
 
 KILLS = 30
 
@@ -88,12 +89,17 @@ def kill_once(warm, root, fifo, chance):
     return len(accepted)
 
 
+@fault(
+    "kill -9 of RunEngine, journal and state at any document, 30 times",
+    "every emitted document is in the journal; the next session closes the run; no scan number is given twice",
+)
 def test_kill_at_any_document_loses_none_that_was_emitted(warm, tmp_path):
     chance = random.Random()
     counts = {kill_once(warm, tmp_path / f"data{n}", tmp_path / f"fifo{n}", chance) for n in range(KILLS)}
     assert len(counts) > KILLS / 4  # they were different documents
 
 
+@fault("kill -9 of RunEngine, journal and state at any document, 200 times", "the same")
 @pytest.mark.soak
 def test_two_hundred_kills(warm, tmp_path):
     chance = random.Random()
@@ -101,6 +107,10 @@ def test_two_hundred_kills(warm, tmp_path):
         kill_once(warm, tmp_path / f"data{n}", tmp_path / f"fifo{n}", chance)
 
 
+@fault(
+    "kill -9 of the session between a consumer's file and its mark",
+    "the next session delivers again, and there is one file",
+)
 def test_kill_between_a_file_and_its_mark_leaves_one_copy(warm, tmp_path):
     """The file is written, the mark is not: the next session delivers again, and there is one file."""
     root = tmp_path / "data"
@@ -120,6 +130,10 @@ def test_kill_between_a_file_and_its_mark_leaves_one_copy(warm, tmp_path):
 # -- runs that were left open ---------------------------------------------------------------------------------------
 
 
+@fault(
+    "A second session starts while a run of the first is open",
+    "the run is left alone; it is closed once its owner has ended",
+)
 def test_a_run_whose_session_is_alive_is_left_alone(warm, tmp_path):
     session = warm.play("hold", tmp_path / "data", tmp_path / "fifo")
     session.until("open")
@@ -159,6 +173,10 @@ def test_a_session_is_told_when_another_one_joins_it(warm, tmp_path, caplog):
     state.close()
 
 
+@fault(
+    "A run's file ends within a document (power cut)",
+    "all whole documents are there, the run is closed with `exit_status: fail`, reason `session ended`",
+)
 @pytest.mark.parametrize("cut", [1, 7, 60])
 def test_a_torn_tail_is_cut_off_and_the_run_is_closed(laboratory, make_laboratory, cut):
     (uid,) = laboratory.engine(scan(5))
@@ -187,6 +205,7 @@ def test_a_stop_document_that_only_the_file_has_reaches_the_index(laboratory, ma
     assert second.index.rows()[0].stop["run_start"] == uid
 
 
+@fault("A session ends between making a run's file and writing to it", "nothing is left of it")
 def test_an_empty_file_of_a_session_that_ended_is_removed(laboratory, make_laboratory):
     laboratory.engine(scan(1))
     empty = laboratory.path(laboratory.emitted[0][1]["uid"]).with_name("empty.msgpack")
@@ -226,6 +245,10 @@ def fill(directory):
             return filler
 
 
+@fault(
+    "The journal's disk becomes full in the midst of a run",
+    "the run fails in one line, what it holds is whole, earlier runs are intact, the next one works",
+)
 def test_a_full_disk_fails_the_run_loudly_and_earlier_runs_are_intact(small_disk, make_laboratory, wait_until):
     laboratory = make_laboratory(small_disk / "data", fsync_interval=0.05)
     (first,) = laboratory.engine(scan(5))
@@ -262,6 +285,7 @@ def test_a_full_disk_fails_the_run_loudly_and_earlier_runs_are_intact(small_disk
     assert names(laboratory.path(third)) == ["start", "descriptor", *["event"] * 5, "stop"]
 
 
+@fault("The journal's disk is full", "no run starts, no number is used, one line says why")
 def test_on_a_full_disk_no_run_starts_and_no_empty_file_stays(small_disk, make_laboratory):
     laboratory = make_laboratory(small_disk / "data")
     state = StateFile(laboratory.data.state)
@@ -279,6 +303,7 @@ def test_on_a_full_disk_no_run_starts_and_no_empty_file_stays(small_disk, make_l
     assert laboratory.index.count() == 2
 
 
+@fault("A run's file may not grow", "the run fails in one line, and is closed")
 def test_a_file_that_may_not_grow_fails_the_run_loudly(warm, tmp_path):
     session = warm.play("small_files", tmp_path / "data", tmp_path / "fifo")
     raised = session.until("raised")
@@ -322,6 +347,7 @@ def read_only(tmp_path):
         os.chmod(path, 0o755)
 
 
+@fault("The data directory is read-only", "the session starts, each run is refused in one line")
 def test_in_a_read_only_directory_the_session_is_there_and_each_run_is_refused(tmp_path, read_only, make_laboratory):
     root = tmp_path / "beamline"
     root.mkdir()
@@ -343,6 +369,7 @@ def test_in_a_read_only_directory_the_session_is_there_and_each_run_is_refused(t
     state.close()
 
 
+@fault("The journal is on a read-only disk", "its runs are found and read")
 def test_runs_in_a_read_only_directory_can_be_read(tmp_path, read_only, make_laboratory):
     laboratory = make_laboratory(tmp_path / "data")
     uids = [laboratory.engine(scan(2))[0] for _ in range(3)]
@@ -355,6 +382,7 @@ def test_runs_in_a_read_only_directory_can_be_read(tmp_path, read_only, make_lab
         index.close()
 
 
+@fault("The journal's directory is removed", "the next run makes it again")
 def test_a_directory_that_disappears_fails_the_run_and_the_next_run_makes_it_again(laboratory):
     import shutil
 
@@ -369,6 +397,7 @@ def test_a_directory_that_disappears_fails_the_run_and_the_next_run_makes_it_aga
 # -- two sessions ----------------------------------------------------------------------------------------------------
 
 
+@fault("Two sessions write at once", "no run is lost, no number given twice, the index has all")
 def test_two_sessions_on_one_directory_share_numbers_and_index(warm, tmp_path):
     root = tmp_path / "data"
     sessions = [warm.play("acquire", root, tmp_path / f"fifo{n}", points=2, runs=15) for n in range(2)]
@@ -384,6 +413,7 @@ def test_two_sessions_on_one_directory_share_numbers_and_index(warm, tmp_path):
     index.close()
 
 
+@fault("The clock jumps back by a day (journal)", "the last run is the last")
 def test_the_last_run_is_the_last_although_the_clock_jumped_back(laboratory, monkeypatch):
     laboratory.engine(scan(1))
     real = time.time
@@ -393,6 +423,7 @@ def test_the_last_run_is_the_last_although_the_clock_jumped_back(laboratory, mon
     assert laboratory.index.newest(0).uid == uid
 
 
+@fault("The index is broken while a session runs", "runs are recorded and found")
 def test_a_run_is_recorded_and_found_although_the_index_file_is_broken(laboratory, caplog):
     uids = [laboratory.engine(scan(1))[0]]
     laboratory.index._database.execute("DROP TABLE metadata")

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from instrument.callbacks.journal import Journal
 from instrument.config.errors import UserError
 from instrument.framework.runfiles import FORMAT_FILE, RunFile, RunFileError, RunWriter, UnstorableError, unstorable
+from tests.faults_page import fault
 
 
 def plain(value):
@@ -150,6 +151,9 @@ VALUES = {
 }
 
 
+@fault(
+    "Unusual event data: numpy scalars and arrays, bytes, infinity, dates, None", "stored and read back as they were"
+)
 @pytest.mark.parametrize("kind", VALUES)
 def test_what_a_detector_returns_is_stored_faithfully(laboratory, kind):
     value = VALUES[kind]
@@ -187,6 +191,10 @@ REFUSED = {
 }
 
 
+@fault(
+    "Event data that cannot be stored: datetime, enumeration, set, objects, more than 64 bits",
+    "the run fails and names the key; the next one works",
+)
 @pytest.mark.parametrize("kind", REFUSED)
 def test_what_cannot_be_stored_fails_the_run_by_name_and_the_next_run_works(laboratory, kind):
     value, reason = REFUSED[kind]
@@ -206,6 +214,7 @@ def test_a_text_enumeration_is_stored_as_its_text(laboratory):
     assert list(RunFile(laboratory.path(uid)))[2][1]["data"]["signal"] == "fast"
 
 
+@fault("Metadata that cannot be stored", "refused by name before the run starts")
 @pytest.mark.parametrize("kind", REFUSED)
 def test_metadata_that_cannot_be_stored_is_refused_before_the_run_starts(laboratory, kind):
     value, reason = REFUSED[kind]
@@ -330,6 +339,7 @@ def test_monitors_and_the_scan_may_emit_at_the_same_time(laboratory, request):
         assert numbers == list(range(500))
 
 
+@fault("A session ends with a run open", "it is closed with `exit_status: fail`")
 def test_a_run_that_is_open_when_the_journal_closes_gets_a_stop_document(laboratory):
     laboratory.journal("start", {"uid": "run", "time": 1.0})
     laboratory.journal.close()
@@ -338,6 +348,7 @@ def test_a_run_that_is_open_when_the_journal_closes_gets_a_stop_document(laborat
     assert list(RunFile(row.path))[-1][1] == row.stop
 
 
+@fault("Power cut", "what is older than the sync interval (1 s) is on the disk, descriptors and stop documents at once")
 def test_a_document_is_on_the_disk_within_the_interval(make_laboratory, monkeypatch, wait_until):
     import os
 
@@ -373,6 +384,7 @@ def test_a_journal_without_an_index_finds_its_orphans(tmp_path):
     assert line.startswith("run 4 (run) was left open")
 
 
+@fault("A run of 100,000 events (journal)", "recorded and read")
 @pytest.mark.soak
 def test_a_run_of_a_hundred_thousand_events_is_recorded_and_read(laboratory):
     journal = laboratory.journal

@@ -6,15 +6,20 @@ import re
 import h5py
 import pytest
 
+from instrument.callbacks.nexus_file import run_in
+from instrument.framework.presence import SoleOwner
 from instrument.framework.runfiles import DataDirectory, RunFile, month_directories
+from tests.faults_page import fault
 
 from .conftest import WarmProcess
+from .consumers import FeedFiles
 
 KILLS = 30
 CONFIG = "devices: [devices.yml]\nlogging: {file: WARNING}\nnexus: {enabled: true}\n"
 DEVICES = """\
 instrument.devices.motors.Motor:
   - {name: m1, prefix: "gp:m1", labels: [motor], baseline: true}
+  - {name: m2, prefix: "gp:m2", labels: [motor], baseline: true}
 ophyd.EpicsSignalRO:
   - {name: noisy, read_pv: "gp:userCalc1", labels: [detectors]}
 """
@@ -85,6 +90,7 @@ class Kills:
         self.kinds = set()  # of the last document that the journal had when the session was killed
 
     def play(self, **kwargs):
+        """Begin a session."""
         self._number += 1
         fifo = self._fifos / f"fifo{self._number}"
         self.session = self._warm.play("scan", self.directory, fifo, beamline=self._beamline.id, **kwargs)
@@ -158,6 +164,10 @@ def kill_sessions(number, warm, beamline, place, fifos):
     return kills
 
 
+@fault(
+    "kill -9 of a whole session (IOC, baseline, table, SPEC) at any document, 30 times",
+    "every emitted document is in the journal, the next session closes the run, the catalog reads it, SPEC has it once",
+)
 def test_kill_of_a_real_session_at_any_document_loses_none_that_was_emitted(
     warm_session, virtual_beamline, place, tmp_path
 ):
@@ -166,7 +176,43 @@ def test_kill_of_a_real_session_at_any_document_loses_none_that_was_emitted(
     assert {"descriptor", "event"} <= kills.kinds
 
 
+@fault("kill -9 of a whole session at any document, 200 times", "the same")
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
 def test_two_hundred_kills_of_a_real_session(warm_session, virtual_beamline, place, tmp_path):
     kill_sessions(200, warm_session, virtual_beamline, place, tmp_path)
+
+
+@fault(
+    "Two whole sessions write at once, to one SPEC file, NeXus files and a server",
+    "nothing is lost, no scan number given twice, exactly one copy of each run everywhere",
+)
+def test_two_real_sessions_at_once(warm_session, virtual_beamline, place, tmp_path, wait_until):
+    feed = FeedFiles(place / "feed")
+    (place / "iconfig.yml").write_text(
+        f"{CONFIG}nexus: {{enabled: true}}\n"
+        f"ship: {{consumers: {{tests.data.consumers.FeedFiles: {{directory: {feed.directory}}}}}}}\n"
+    )
+    both = Kills(warm_session, virtual_beamline, place, tmp_path)
+    sessions = [both.play(runs=5, motor=motor) for motor in ("m1", "m2")]
+    for session in sessions:
+        assert session.finish() == 0, session.shown()
+        both.look(session)
+    both.check()
+    uids = sorted(run[0][1]["uid"] for run in journaled(place))
+    assert len(uids) == 10
+    assert sorted(run_in(path) for path in (place / ".data").glob("*.hdf")) == uids
+    wait_until(lambda: sorted(feed.whole) == uids)
+    wait_until(lambda: SoleOwner(place / ".data" / "ship.lock").holder() is None)
+
+
+def test_no_subscription_to_the_engine_but_the_journal_writes_anything(warm_session, virtual_beamline, place, tmp_path):
+    """Not the live table and plot, nor SPEC and NeXus writers that someone subscribed by habit."""
+    session = warm_session.play("subscribers", place, tmp_path / "fifo", beamline=virtual_beamline.id)
+    assert session.finish() == 0, session.shown()
+    assert [line[1] for line in session.told if line[0] == "subscribed"] == [["BestEffort"]]
+    *clean, control = [line[1] for line in session.told if line[0] == "wrote"]
+    assert clean == [[], [], []]
+    assert control[0] == ["open", "written"]  # such a one would be seen
+    assert len(specs(place)) == 4
+    assert len({uid for _, uid, _ in specs(place)}) == 4

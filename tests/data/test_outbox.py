@@ -10,6 +10,7 @@ import pytest
 
 from instrument.callbacks.outbox import DELIVERED, OPEN, READY, table
 from instrument.config.errors import UserError
+from tests.faults_page import fault
 
 from .consumers import FileConsumer
 
@@ -63,6 +64,10 @@ def test_a_consumer_that_raises_harms_neither_the_run_nor_another_and_is_reporte
     assert len(laboratory.reports) == 2
 
 
+@fault(
+    "A consumer of the session can't digest a run",
+    "it is set aside, told, and tried again in the next session; the next run is written",
+)
 def test_a_run_that_a_consumer_cannot_digest_is_set_aside_and_the_next_one_is_written(
     laboratory, make_laboratory, consumer
 ):
@@ -90,6 +95,7 @@ def test_a_run_that_a_consumer_cannot_digest_is_set_aside_and_the_next_one_is_wr
     assert consumer.delivered == [2]
 
 
+@fault("A consumer of the session hangs", "no other starves; `outbox()` names it")
 def test_a_consumer_that_hangs_starves_no_other_and_is_named(laboratory, consumer, tmp_path, wait_until, monkeypatch):
     hanging = FileConsumer(tmp_path / "hanging", "hanging")
     hanging.blocked = threading.Event()
@@ -143,6 +149,7 @@ def test_what_was_assigned_at_the_start_holds_although_it_changes_before_deliver
     assert sorted(path.name for path in consumer.directory.iterdir()) == ["one-1.json", "two-2.json"]
 
 
+@fault("A session ends before its files are written", "the next one writes them")
 def test_what_a_session_did_not_deliver_the_next_one_does(laboratory, make_laboratory, consumer):
     laboratory.outbox.add(consumer)  # never started
     uids = [laboratory.engine(count())[0] for _ in range(3)]
@@ -184,6 +191,7 @@ def test_runs_of_a_session_that_is_alive_are_left_to_it(warm, tmp_path, make_lab
     assert again.reports[0].startswith("files: run 1 cannot be written: /x is gone")
 
 
+@fault("A power cut takes the outbox's last marks", "the runs are delivered all the same, once")
 def test_a_run_whose_marks_a_power_cut_took_is_delivered(laboratory, make_laboratory, consumer):
     laboratory.outbox.add(consumer)
     laboratory.outbox.start()
@@ -254,6 +262,7 @@ def test_notes_go_to_the_open_run_or_else_to_the_next(laboratory, consumer):
         laboratory.outbox.note("files", {"n": 4}, uid=first)
 
 
+@fault("The outbox's marks are unreadable", "set aside and told; runs are delivered")
 def test_unreadable_marks_are_set_aside_and_told(make_laboratory, tmp_path, consumer):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "outbox.sqlite").write_bytes(b"no database" * 1000)
@@ -266,6 +275,7 @@ def test_unreadable_marks_are_set_aside_and_told(make_laboratory, tmp_path, cons
     assert consumer.delivered == [1]
 
 
+@fault("The outbox's marks cannot be written for a while", "told once; runs are delivered")
 def test_marks_that_cannot_be_written_are_written_later(laboratory, consumer, tmp_path):
     import sqlite3
 

@@ -19,6 +19,7 @@ import pytest
 from instrument.callbacks.shipping import Marks
 from instrument.framework.presence import Presence, SoleOwner
 from tests.faults.session import Session, until, write_config
+from tests.faults_page import fault
 from tests.terminal import ROOT, clean_environment
 
 from .consumers import FeedFiles
@@ -98,6 +99,7 @@ def test_it_feeds_runs_is_the_only_one_says_so_and_ends_when_told(place, wait_un
     assert place.run("--status")[1][0] == f"{place.laboratory.data.runs} is not shipped: start `instrument ship`"
 
 
+@fault("Ctrl-C of `instrument ship` while a consumer hangs", "it ends; the next one delivers")
 def test_ctrl_c_ends_it_although_a_consumer_hangs_and_the_next_one_delivers(place, wait_until):
     (place.feed.directory / "hang").touch()
     process = place.shipping()
@@ -116,6 +118,9 @@ def test_ctrl_c_ends_it_although_a_consumer_hangs_and_the_next_one_delivers(plac
     assert place.feed.whole == uids
 
 
+@fault(
+    "The server is down when `instrument ship --once` runs", "exit code 1 and one line; the next time it is delivered"
+)
 def test_once_tells_what_it_could_not_deliver(place):
     (place.feed.directory / "down").touch()
     uids = place.runs(2)
@@ -130,6 +135,7 @@ def test_once_tells_what_it_could_not_deliver(place):
     assert place.feed.whole == uids
 
 
+@fault("kill -9 of the shipping process at any moment", "exactly one copy of each run")
 def test_kill_at_any_moment_leaves_exactly_one_copy_of_each_run(place, wait_until):
     chance = random.Random()
     uids = []
@@ -245,6 +251,10 @@ def outbox(session):
     return [[row[begin:end].strip() for begin, end in itertools.pairwise(ends)] for row in rows]
 
 
+@fault(
+    "kill -9 of the shipping process that a session started",
+    "told in one line, started again, nothing is lost or doubled",
+)
 def test_a_session_starts_it_shows_it_and_starts_it_again_when_it_is_killed(session):
     until(lambda: shipper_of(session.directory), "the shipping process")
     pid = shipper_of(session.directory).pid
@@ -267,6 +277,9 @@ def test_a_session_starts_it_shows_it_and_starts_it_again_when_it_is_killed(sess
     assert outbox(session) == [["spec", "2", "0", ""], ["feed", "2", "0", ""]]
 
 
+@fault(
+    "A session ends while its last run is on its way to a server", "nobody waits; it is delivered behind the session"
+)
 def test_it_goes_on_behind_a_session_that_ends(session):
     until(lambda: shipper_of(session.directory), "the shipping process")
     shipper = psutil.Process(shipper_of(session.directory).pid)

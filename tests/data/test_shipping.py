@@ -12,6 +12,7 @@ from bluesky.preprocessors import run_decorator
 
 from instrument.callbacks import shipping
 from instrument.callbacks.shipping import Marks
+from tests.faults_page import fault
 
 from .consumers import FeedFiles
 
@@ -127,6 +128,7 @@ def test_what_one_process_did_not_deliver_the_next_one_does(laboratory, ship, fe
     assert feed.whole == [*delivered, *later]
 
 
+@fault("A consumer of the shipping process hangs", "no other starves; `outbox()` names it")
 def test_a_consumer_that_hangs_starves_no_other_and_is_named(laboratory, ship, feed, tmp_path, monkeypatch, wait_until):
     hanging = FeedFiles(tmp_path / "hanging", "hanging")
     (hanging.directory / "hang").touch()
@@ -143,6 +145,7 @@ def test_a_consumer_that_hangs_starves_no_other_and_is_named(laboratory, ship, f
     wait_until(lambda: shipper.rows()[0] == ("hanging", 3, 0, ""))
 
 
+@fault("The shipping process is to end while a consumer hangs", "it ends; the next one delivers")
 def test_a_process_with_a_consumer_that_hangs_ends_all_the_same(laboratory, ship, feed, wait_until):
     (feed.directory / "hang").touch()
     shipper = ship(feed)
@@ -154,6 +157,7 @@ def test_a_process_with_a_consumer_that_hangs_ends_all_the_same(laboratory, ship
     assert len(feed.whole) == 1
 
 
+@fault("A consumer of the shipping process can't take a run", "it is set aside and told; the next run is delivered")
 def test_a_run_that_a_consumer_cannot_take_is_set_aside_and_the_next_one_is_delivered(laboratory, ship, feed):
     begin = feed.begin
 
@@ -175,6 +179,7 @@ def test_a_run_that_a_consumer_cannot_take_is_set_aside_and_the_next_one_is_deli
     assert feed.whole == [uids[0], uids[2], uids[1]]
 
 
+@fault("A run's file is gone, cut or damaged before it is shipped", "told; the next run is delivered")
 @pytest.mark.parametrize("damage", ["gone", "cut", "garbage"])
 def test_a_damaged_file_is_told_and_the_next_run_is_delivered(laboratory, ship, feed, damage):
     (feed.directory / "down").touch()
@@ -204,6 +209,7 @@ def test_once_leaves_runs_that_go_on_alone(laboratory, ship, feed):
     assert feed.names("open") == []
 
 
+@fault("The index is made anew while runs are shipped", "nothing is delivered twice")
 def test_an_index_that_is_made_anew_delivers_nothing_twice(laboratory, ship, feed):
     shipper = ship(feed)
     uids = [laboratory.engine(count())[0] for _ in range(3)]
@@ -215,6 +221,7 @@ def test_an_index_that_is_made_anew_delivers_nothing_twice(laboratory, ship, fee
     assert shipper.rows() == [("feed", 4, 0, "")]
 
 
+@fault("The shipping process's marks cannot be written for a while", "told once; runs are delivered")
 def test_marks_that_cannot_be_written_for_a_while_hold_nothing_up(laboratory, ship, feed):
     import sqlite3
 

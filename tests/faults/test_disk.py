@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.session import Session, masked, run_shown, write_config
+from tests.faults_page import fault
 
 TRY = ["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", "/tmp"]
 MAY_MOUNT = shutil.which("unshare") is not None and not subprocess.run(TRY, capture_output=True, check=False).returncode
@@ -55,6 +56,7 @@ def session(tmp_path_factory):
         yield session
 
 
+@fault("No room to start a run (at the prompt)", "one line, nothing moves, the next scan works")
 def test_no_room_to_start_a_run(session):
     session.check_next_scan()
     number = session.scan_id
@@ -70,6 +72,9 @@ def test_no_room_to_start_a_run(session):
     session.check_next_scan()
 
 
+@fault(
+    "No room in the midst of a run (at the prompt)", "one line; what was recorded is there; closed when there is room"
+)
 def test_no_room_in_the_midst_of_a_run(session):
     number = session.scan_id + 1
     session.type("RE(bp.scan([noisy], m2, 0, 10, 1001))")
@@ -104,6 +109,7 @@ def test_no_room_in_the_midst_of_a_run(session):
     assert points - 1 <= recorded <= points
 
 
+@fault("No room for the SPEC file (at the prompt)", "the run succeeds, one line; written when there is room")
 def test_no_room_for_the_spec_file(session):
     session.run("newSpecFile('full')")
     number = session.scan_id + 1
@@ -171,6 +177,7 @@ def test_a_read_only_working_directory_is_told_at_the_start(read_only):
         assert session.process.exitstatus == 2
 
 
+@fault("A read-only working directory (at the prompt)", "told at the start; runs are refused, moves work")
 def test_a_session_that_can_record_nothing_still_moves(read_only):
     directory, elsewhere, wrapper = read_only
     home = {"HOME": str(elsewhere), "IPYTHONDIR": str(elsewhere)}
@@ -193,6 +200,7 @@ def test_a_session_that_can_record_nothing_still_moves(read_only):
         session.check_next_scan()
 
 
+@fault("A read-only directory of SPEC files (at the prompt)", "the run succeeds, one line, the session ends in time")
 def test_spec_files_that_cannot_be_written_hold_up_nobody(read_only):
     directory, elsewhere, wrapper = read_only
     data = elsewhere / "data"

@@ -7,6 +7,7 @@ import signal
 import pytest
 
 from tests.faults.session import Session, masked, run_shown
+from tests.faults_page import fault
 from virtual_beamline.client import read_text
 
 ENDED = (
@@ -63,6 +64,7 @@ def test_the_area_detectors_ioc_is_named_and_the_other_one_goes_on(session):
     assert beamline.area_detector.pid != gone.pid
 
 
+@fault("The IOC is killed while a motor moves", "the run fails at once and names the device; it is recorded")
 def test_in_a_move(session):
     session.type("RE(bps.mv(m2, 20))")
     session.until_moving()
@@ -78,6 +80,7 @@ def test_in_a_move(session):
     session.check_next_scan()
 
 
+@fault("The IOC is killed while a scaler counts", "the run fails at once and names the device; it is recorded")
 def test_in_a_count(session):
     number = session.scan_id + 1
     session.type("RE(bp.count([noisy, scaler1], num=1000))")

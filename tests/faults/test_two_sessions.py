@@ -6,6 +6,7 @@ import psutil
 import pytest
 
 from tests.faults.session import RETURNED, Session, masked, run_shown, until
+from tests.faults_page import fault
 
 OTHER = (
     "W <time> - another session is using <directory>/.data/state.json (pid <pid> on <host>, since <time>): "
@@ -24,6 +25,7 @@ def directory(tmp_path_factory):
     return tmp_path_factory.mktemp("shared")
 
 
+@fault("Two sessions at two prompts write at once", "each is told of the other; shared numbers, one catalog")
 def test_two_at_a_time(directory):
     with Session(directory) as one, Session(directory) as two:
         assert (warnings(one), warnings(two)) == ([], [OTHER])
@@ -49,6 +51,7 @@ def test_two_at_a_time(directory):
         assert one.exit() == 0
 
 
+@fault("kill -9 of a session at its prompt in a run", "the next one says so; catalog and SPEC file have its points")
 def test_a_session_that_is_killed_in_a_run(directory):
     with Session(directory) as session:
         assert warnings(session) == []
