@@ -7,6 +7,7 @@ be deleted at any time: the files are the truth, and it is rebuilt from them.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import re
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgpack
 import numpy as np
@@ -64,12 +65,12 @@ CREATE INDEX IF NOT EXISTS runs_plan_name ON runs (plan_name);
 CREATE INDEX IF NOT EXISTS runs_directory ON runs (directory);
 CREATE INDEX IF NOT EXISTS runs_open ON runs (id) WHERE closed = 0;
 CREATE TABLE IF NOT EXISTS metadata (run INTEGER NOT NULL, key TEXT NOT NULL, value);
-CREATE INDEX IF NOT EXISTS metadata_key ON metadata (key, value, run);
-CREATE INDEX IF NOT EXISTS metadata_run ON metadata (run);
 CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5 (text, tokenize = "porter unicode61");
 CREATE TABLE IF NOT EXISTS directories (path TEXT PRIMARY KEY, mtime INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS unreadable (path TEXT PRIMARY KEY, size INTEGER, reason TEXT NOT NULL);
 """
+# Made when the rows are there, where many come at once: a third of the time.
+_METADATA_INDEXES = {"metadata_key": "metadata (key, value, run)", "metadata_run": "metadata (run)"}
 _ROW = "uid, path, start, stop, size, layout"
 
 
@@ -94,6 +95,16 @@ class _Look:
     found: Glance | None
     reason: str | None = None
     pending: bool = False  # its writer is about to write
+
+
+class _New(NamedTuple):
+    """A run to be inserted."""
+
+    path: str  # relative to the directory of runs
+    position: float
+    start: Document
+    stop: Document | None
+    size: int
 
 
 class RunNotFoundError(UserError, KeyError, IndexError):
@@ -125,6 +136,7 @@ class RunIndex:
         self._reported: set[str] = set()
         self._untold: list[str] = []  # messages of a refresh that nobody asked for
         self._refreshed = False
+        self._unindexed = False  # the metadata have no indexes now, since very many come
         self.empty: set[Path] = set()  # files without a byte, met by the last look at their directory
         self._database = self._open()
 
@@ -165,6 +177,7 @@ class RunIndex:
                 database.execute(f"PRAGMA user_version = {_VERSION}")
                 database.execute("COMMIT")
             database.execute("SELECT count(*) FROM directories").fetchone()
+            _index_metadata(database)
         except BaseException:
             database.close()
             raise
@@ -236,7 +249,8 @@ class RunIndex:
         with self._transaction() as database:
             position = _after(database, start["time"])
             if database.execute("SELECT 1 FROM runs WHERE uid = ?", (start["uid"],)).fetchone() is None:
-                self._insert(database, path, dict(start), None, path.stat().st_size, None, position)
+                new = _New(self._relative(path), position, dict(start), None, path.stat().st_size)
+                self._insert(database, [new])
             known = database.execute("SELECT mtime FROM directories WHERE path = ?", (directory,)).fetchone()
             complete = known == (directory_before,) or (known is None and directory_before is None)
             mtime = path.parent.stat().st_mtime_ns if complete else 0
@@ -258,42 +272,35 @@ class RunIndex:
             return
         database.execute(
             "UPDATE runs SET closed = 1, stop_time = ?, exit_status = ?, size = ? WHERE id = ?",
-            (_number(stop.get("time")), str(stop.get("exit_status")), size, *found),
+            (*_stop_columns(stop), size, *found),
         )
         packed = layout.pack() if layout else None
         database.execute("UPDATE documents SET stop = ?, layout = ? WHERE run = ?", (self._pack(stop), packed, *found))
 
-    def _insert(
-        self,
-        database: sqlite3.Connection,
-        path: Path,
-        start: Document,
-        stop: Document | None,
-        size: int,
-        layout: Layout | None,
-        position: float,
-    ) -> None:
-        cursor = database.execute(
-            "INSERT INTO runs (uid, path, directory, position, time, scan_id, plan_name, size)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                start["uid"],
-                self._relative(path),
-                self._relative(path.parent),
-                position,
-                float(start["time"]),
-                _scan_id(start),
-                start["plan_name"] if isinstance(start.get("plan_name"), str) else None,
-                size,
-            ),
+    def _insert(self, database: sqlite3.Connection, runs: Iterable[_New]) -> None:
+        """Insert runs, of which none is there yet."""
+        number = database.execute("SELECT coalesce(max(id), 0) FROM runs").fetchone()[0]
+        rows, documents, metadata, words = [], [], [], []
+        for number, run in enumerate(runs, number + 1):  # noqa: B020  counted on
+            start, stop = run.start, run.stop
+            plan = start.get("plan_name")
+            rows.append((
+                *(number, start["uid"], run.path, run.path.rpartition("/")[0] or ".", run.position),
+                *(float(start["time"]), _scan_id(start), plan if isinstance(plan, str) else None, run.size),
+                *((1, *_stop_columns(stop)) if stop is not None else (0, None, None)),
+            ))  # fmt: skip
+            documents.append((number, self._pack(start), None if stop is None else self._pack(stop)))
+            pairs = _flatten(start)
+            metadata.extend([(number, key, value) for key, value in pairs])
+            words.append((number, "\n".join([value for _, value in pairs if isinstance(value, str)])))
+        database.executemany(
+            "INSERT INTO runs (id, uid, path, directory, position, time, scan_id, plan_name, size, closed, stop_time,"
+            " exit_status) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            rows,
         )
-        database.execute("INSERT INTO documents (run, start) VALUES (?, ?)", (cursor.lastrowid, self._pack(start)))
-        pairs = list(_flatten(start))
-        database.executemany("INSERT INTO metadata VALUES (?, ?, ?)", ((cursor.lastrowid, *pair) for pair in pairs))
-        words = "\n".join(value for _, value in pairs if isinstance(value, str))
-        database.execute("INSERT INTO words (rowid, text) VALUES (?, ?)", (cursor.lastrowid, words))
-        if stop is not None:
-            self._set_stop(database, self._relative(path), stop, size, layout)
+        database.executemany("INSERT INTO documents (run, start, stop) VALUES (?, ?, ?)", documents)
+        database.executemany("INSERT INTO metadata VALUES (?, ?, ?)", metadata)
+        database.executemany("INSERT INTO words (rowid, text) VALUES (?, ?)", words)
 
     # -- keeping up with the files ---------------------------------------------------------------------------------
 
@@ -308,6 +315,15 @@ class RunIndex:
         return messages
 
     def _refresh(self) -> list[str]:
+        with self._lock:
+            try:
+                return self._take_in_changes()
+            finally:
+                if self._unindexed:
+                    _index_metadata(self._database)
+                    self._unindexed = False
+
+    def _take_in_changes(self) -> list[str]:
         messages: list[str] = []
         with self._lock:
             if not self._refreshed:
@@ -343,11 +359,16 @@ class RunIndex:
         self._remove(name, indexed - files)
         fresh = [path for path in sorted(files - indexed) if not self._known_unreadable(path, unreadable)]
         unfinished = False
+        if len(fresh) > _BATCH and self._database.execute("SELECT 1 FROM runs LIMIT 1").fetchone() is None:
+            self._unindexed = True
+            for index in _METADATA_INDEXES:
+                self._database.execute(f"DROP INDEX IF EXISTS {index}")
         for first in range(0, len(fresh), _BATCH):
             looks = [self._look(path) for path in fresh[first : first + _BATCH]]
+            new: dict[str, _New] = {}
             with self._transaction() as database:
                 for look in looks:
-                    reason = look.reason or self._take_in(database, look)
+                    reason = look.reason or self._take_in(database, look, new)
                     if look.pending:
                         unfinished = True
                         if not look.size:
@@ -357,6 +378,9 @@ class RunIndex:
                             "INSERT OR REPLACE INTO unreadable VALUES (?, ?, ?)", (look.path, look.size, reason)
                         )
                         messages.append(reason)
+                self._insert(database, new.values())
+                if unreadable:
+                    database.executemany("DELETE FROM unreadable WHERE path = ?", ((run.path,) for run in new.values()))
         if unfinished or time.time_ns() - mtime < _RACY:
             mtime = 0  # look again next time
         if mtime or name not in dict(self._database.execute("SELECT path, mtime FROM directories")):
@@ -374,9 +398,10 @@ class RunIndex:
         file = self.runs / path
         size = 0
         try:
-            size = file.stat().st_size
-            return _Look(path, size, glance(file))
+            found = glance(file)
+            return _Look(path, found.size, found)
         except (RunFileError, OSError) as error:
+            size = file.stat().st_size if file.exists() else 0
             reason = f"{error}: it is left out of the catalog; move it away to be rid of this line"
         try:
             pending = size == 0 or has_owner(file)
@@ -384,24 +409,27 @@ class RunIndex:
             pending = True
         return _Look(path, size, None, reason, pending)
 
-    def _take_in(self, database: sqlite3.Connection, look: _Look) -> str | None:
-        """Insert one file; returns why not, if it cannot be."""
+    def _take_in(self, database: sqlite3.Connection, look: _Look, new: dict[str, _New]) -> str | None:
+        """Take a file to those that are inserted; returns why not, if it cannot be."""
         if look.found is None:
             return None
         start = look.found.start
-        other = database.execute("SELECT path FROM runs WHERE uid = ?", (start["uid"],)).fetchone()
-        if other == (look.path,):
+        uid = start["uid"]
+        if uid in new:
+            other = new[uid].path
+        else:
+            found = database.execute("SELECT path FROM runs WHERE uid = ?", (uid,)).fetchone()
+            other = found[0] if found else None
+        if other == look.path:
             return None  # its writer was faster
-        if other is not None and (self.runs / other[0]).exists():
-            return f"{self.runs / look.path} is a second copy of the run in {self.runs / other[0]}: remove one of them"
+        if other is not None and (self.runs / other).exists():
+            return f"{self.runs / look.path} is a second copy of the run in {self.runs / other}: remove one of them"
         if other is not None:
-            self._delete(database, [other[0]])
-        path = self.runs / look.path
+            self._delete(database, [other])
         position = float(start["time"])
         if look.found.stop is None:
             position = _after(database, position)
-        self._insert(database, path, start, look.found.stop, look.found.size, None, position)
-        database.execute("DELETE FROM unreadable WHERE path = ?", (look.path,))
+        new[uid] = _New(look.path, position, start, look.found.stop, look.found.size)
         return None
 
     def _remove(self, directory: str, paths: Iterable[str]) -> None:
@@ -669,6 +697,14 @@ class RunIndex:
         return self.refresh()
 
 
+def _index_metadata(database: sqlite3.Connection) -> None:
+    """Make the indexes of the metadata, unless they are there."""
+    names = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
+    for name, columns in _METADATA_INDEXES.items():
+        if name not in names:  # asked first, since the file may be read-only
+            database.execute(f"CREATE INDEX IF NOT EXISTS {name} ON {columns}")
+
+
 def _after(database: sqlite3.Connection, when: float) -> float:
     """The place of a run that begins then: after all others, since clocks may jump back."""
     last = database.execute("SELECT max(position) FROM runs").fetchone()[0]
@@ -756,11 +792,13 @@ def _operation(key: str, operator: str, operand: Any, options: str) -> tuple[str
             re.compile(pattern, flags)
         except (re.error, TypeError):
             return None
+        beginning = _beginning(pattern, flags)
+        within = " AND value >= ? AND value < ?" if beginning else ""
         return (
             "id IN (SELECT run FROM metadata WHERE key = ? AND value IN (SELECT value FROM"
-            " (SELECT DISTINCT value FROM metadata WHERE key = ? AND typeof(value) = 'text')"
+            f" (SELECT DISTINCT value FROM metadata WHERE key = ? AND typeof(value) = 'text'{within})"
             " WHERE regexp(?, ?, value)))",
-            [key, key, pattern, flags],
+            [key, key, *([beginning, f"{beginning}\U0010ffff"] if beginning else []), pattern, flags],
         )
     if operator == "$in":
         values = [_scalar(item) for item in operand] if isinstance(operand, list | tuple | set) else [None]
@@ -810,23 +848,32 @@ def _words(text: str) -> str:
     return f"({query}) NOT ({' OR '.join(unwanted)})" if unwanted else query
 
 
-def _flatten(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+def _flatten(value: Any, key: str = "") -> list[tuple[str, Any]]:
     """Every dotted key with each of its values; the elements of a list each count as the value of its key."""
+    found: list[tuple[str, Any]] = []
+    _add_flat(found, key, value)
+    return found
+
+
+def _add_flat(found: list[tuple[str, Any]], key: str, value: Any) -> None:
+    if type(value) is str:
+        found.append((key, value))
+        return
     if isinstance(value, np.ndarray):
         value = value.tolist() if value.size <= _LONG_LIST and not value.dtype.hasobject else []
     if isinstance(value, Mapping):
         if key and not value:
-            yield key, None
+            found.append((key, None))
         for name, item in value.items():
-            yield from _flatten(item, f"{key}.{name}" if key else str(name))
+            _add_flat(found, f"{key}.{name}" if key else str(name), item)
     elif isinstance(value, list | tuple):
         if not value or len(value) > _LONG_LIST:
-            yield key, None
+            found.append((key, None))
         else:
             for item in value:
-                yield from _flatten(item, key)
+                _add_flat(found, key, item)
     else:
-        yield key, _scalar(value)
+        found.append((key, _scalar(value)))
 
 
 def unpack(packed: bytes) -> Document:
@@ -841,7 +888,21 @@ def _fits(residue: Mapping[str, Any], start: Document) -> bool:
 
 
 def _matches(pattern: str, flags: int, value: str) -> bool:
-    return re.search(pattern, value, flags) is not None
+    return _compiled(pattern, flags)(value) is not None
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled(pattern: str, flags: int) -> Callable[[str], re.Match[str] | None]:
+    return re.compile(pattern, flags).search
+
+
+def _beginning(pattern: str, flags: int) -> str:
+    """The text with which whatever matches begins; empty if that is not plain to see."""
+    if flags & ~re.UNICODE or not pattern.startswith("^") or "|" in pattern:
+        return ""
+    plain = re.match(r"[\w \-:/,;=@#%&~'\"<>]*", pattern[1:])
+    found = plain[0] if plain else ""
+    return found[:-1] if pattern[1 + len(found) :][:1] in {"?", "*", "{"} else found
 
 
 def _is_run_name(entry: os.DirEntry) -> bool:
@@ -850,6 +911,10 @@ def _is_run_name(entry: os.DirEntry) -> bool:
 
 def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) else None
+
+
+def _stop_columns(stop: Mapping[str, Any]) -> tuple[float | None, str]:
+    return _number(stop.get("time")), str(stop.get("exit_status"))
 
 
 def _scan_id(start: Document) -> int | None:

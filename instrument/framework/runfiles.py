@@ -33,6 +33,7 @@ SCHEMA_VERSION = 1
 FORMAT_FILE = "format.json"
 SUFFIX = ".msgpack"
 
+_HEAD = 16_384  # bytes read at first, in which nearly every start document is
 _TAIL = 65_536  # bytes in which a stop document is looked for from the end of the file
 _STOP_PREFIX = b"\x92\xa4stop"  # how msgpack begins ["stop", ...]
 _PAGE_SIZE = 2500  # events per page handed to databroker, its own choice for MongoDB
@@ -482,29 +483,46 @@ def glance(path: Path) -> Glance:
         RunFileError: the file does not begin with a start document.
         OSError: it cannot be read.
     """
+    found = _glance_at_whole(path)
+    if found is not None:
+        return found
     run = RunFile(path)
     first = next(run.records(), None)
     if first is None or first.name != "start" or not _is_start(first.document):
         if first is None and path.stat().st_size == 0:
             raise RunFileError(f"{path} is empty")
         raise RunFileError(f"{path} is not a run: it {run.damage or 'does not begin with a start document'}")
-    size = path.stat().st_size
-    stop = _stop_at_end(path, size, first.document["uid"])
-    if stop is None:
-        layout = run.survey()
-        return Glance(first.document, next(iter(run.single("stop")), None), layout.size, run.damage)
-    return Glance(first.document, stop, size)
+    layout = run.survey()
+    return Glance(first.document, next(iter(run.single("stop")), None), layout.size, run.damage)
+
+
+def _glance_at_whole(path: Path) -> Glance | None:
+    """The start and stop documents of a whole run, with two short reads; None for whatever is no such file."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        head = os.read(descriptor, _HEAD)
+        size = os.fstat(descriptor).st_size
+        tail = head if size <= len(head) else os.pread(descriptor, _TAIL, max(0, size - _TAIL))
+    finally:
+        os.close(descriptor)
+    unpacker = msgpack.Unpacker(object_hook=decode_map, raw=False, max_buffer_size=_HEAD)
+    unpacker.feed(head)
+    try:
+        name, start = unpacker.unpack()
+    except Exception:  # a start document longer than that, or any bytes
+        return None
+    if name != "start" or not isinstance(start, dict) or not _is_start(start):
+        return None
+    stop = _stop_at_end(tail, start["uid"])
+    return None if stop is None else Glance(start, stop, size)
 
 
 def _is_start(document: Document) -> bool:
     return isinstance(document.get("uid"), str) and isinstance(document.get("time"), int | float)
 
 
-def _stop_at_end(path: Path, size: int, uid: str) -> Document | None:
-    """The stop document, if the file ends with one."""
-    with path.open("rb") as file:
-        file.seek(max(0, size - _TAIL))
-        tail = file.read()
+def _stop_at_end(tail: bytes, uid: str) -> Document | None:
+    """The stop document, if a file ends with one."""
     position = tail.rfind(_STOP_PREFIX)
     while position >= 0:
         try:

@@ -14,7 +14,7 @@ import ophyd.sim
 import pytest
 from hypothesis import example, given, settings
 
-from instrument.framework.index import RunIndex, translate
+from instrument.framework.index import RunIndex, _New, translate
 from instrument.framework.runfiles import Layout, RunFile, RunFileError, RunWriter, glance, run_path
 
 
@@ -371,10 +371,7 @@ def test_a_search_finds_what_mongodb_would_find(stored, query):
     expected = {document["uid"] for document in collection.find(query)}
     index = RunIndex(None, Path("nowhere"))
     with index._transaction() as database:
-        for start in starts:
-            index._insert(
-                database, index.runs / f"{start['uid']}.msgpack", start, None, 1, None, position=start["time"]
-            )
+        index._insert(database, [_New(f"{start['uid']}.msgpack", start["time"], start, None, 1) for start in starts])
     assert set(index.uids(query)) == expected
     assert index.count(query) == len(expected)
     assert {row.uid for row in index.rows(query)} == expected
@@ -404,6 +401,50 @@ def test_common_searches_leave_nothing_to_python():
     assert (parameters, rest) == (("sample.name", "x"), {"sample": {"$eq": {"name": "x"}}})
     assert translate({"sample": {}}) == ("(1)", (), {"sample": {"$eq": {}}})
     assert translate({"note": None})[2] == {"note": None}
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["^glass 1", "^glass", "^gl", "^glas?s", "^glass*", "^glass{1}", "^glas+", "^(g|s)", "^glass|steel", "^", "^g.ass",
+     r"^glass\s", "glass", "ss 1$", "^GLASS", "^(?i:GLASS)", "^Å"],
+)  # fmt: skip
+@pytest.mark.parametrize("flags", [0, re.IGNORECASE])
+def test_a_regular_expression_finds_what_python_finds_wherever_it_is_looked_for(pattern, flags):
+    names = [
+        "glass",
+        "glass 1",
+        "glass 12",
+        "gla",
+        "glas",
+        "glasss",
+        "steel",
+        "Glass 1",
+        "a glass 1",
+        "gl\uffff",
+        "Ångström",
+    ]
+    index = RunIndex(None, Path("nowhere"))
+    starts = [{"uid": f"run{n}", "time": float(n), "sample": name} for n, name in enumerate(names)]
+    with index._transaction() as database:
+        index._insert(database, [_New(f"{start['uid']}.msgpack", start["time"], start, None, 1) for start in starts])
+    expected = [start["uid"] for start in reversed(starts) if re.search(pattern, start["sample"], flags)]
+    assert index.uids({"sample": re.compile(pattern, flags)}) == expected
+    options = {"$options": "i"} if flags else {}
+    assert index.uids({"sample": {"$regex": pattern, **options}}) == expected
+    index.close()
+
+
+def test_an_index_whose_making_was_cut_short_searches_as_fast_as_any(tmp_path, runs):
+    index = RunIndex(tmp_path / "index.sqlite", runs)
+    for name in ("metadata_key", "metadata_run"):
+        index._database.execute(f"DROP INDEX {name}")
+    index.close()
+    again = RunIndex(tmp_path / "index.sqlite", runs)
+    plan = again._database.execute(
+        "EXPLAIN QUERY PLAN SELECT run FROM metadata WHERE key = 'a' AND value = 1"
+    ).fetchall()
+    assert "metadata_key" in str(plan)
+    again.close()
 
 
 def test_text_search_finds_words_phrases_and_leaves_out(index, runs):
