@@ -6,7 +6,6 @@ import re
 import h5py
 import pytest
 
-from instrument.callbacks.nexus_file import run_in
 from instrument.framework.presence import SoleOwner
 from instrument.framework.runfiles import DataDirectory, RunFile, month_directories
 from tests.faults_page import fault
@@ -165,8 +164,8 @@ def kill_sessions(number, warm, beamline, place, fifos):
 
 
 @fault(
-    "kill -9 of a whole session (IOC, baseline, table, SPEC) at any document, 30 times",
-    "every emitted document is in the journal, the next session closes the run, the catalog reads it, SPEC has it once",
+    "kill -9 of a whole session (IOC, baseline, table, files) at any document, 30 times",
+    "every emitted document is in the journal; the next session closes the run; one copy in catalog, SPEC, NeXus",
 )
 def test_kill_of_a_real_session_at_any_document_loses_none_that_was_emitted(
     warm_session, virtual_beamline, place, tmp_path
@@ -190,8 +189,7 @@ def test_two_hundred_kills_of_a_real_session(warm_session, virtual_beamline, pla
 def test_two_real_sessions_at_once(warm_session, virtual_beamline, place, tmp_path, wait_until):
     feed = FeedFiles(place / "feed")
     (place / "iconfig.yml").write_text(
-        f"{CONFIG}nexus: {{enabled: true}}\n"
-        f"ship: {{consumers: {{tests.data.consumers.FeedFiles: {{directory: {feed.directory}}}}}}}\n"
+        f"{CONFIG}ship: {{consumers: {{tests.data.consumers.FeedFiles: {{directory: {feed.directory}}}}}}}\n"
     )
     both = Kills(warm_session, virtual_beamline, place, tmp_path)
     sessions = [both.play(runs=5, motor=motor) for motor in ("m1", "m2")]
@@ -201,7 +199,6 @@ def test_two_real_sessions_at_once(warm_session, virtual_beamline, place, tmp_pa
     both.check()
     uids = sorted(run[0][1]["uid"] for run in journaled(place))
     assert len(uids) == 10
-    assert sorted(run_in(path) for path in (place / ".data").glob("*.hdf")) == uids
     wait_until(lambda: sorted(feed.whole) == uids)
     wait_until(lambda: SoleOwner(place / ".data" / "ship.lock").holder() is None)
 
