@@ -7,7 +7,7 @@ import difflib
 import sys
 from collections.abc import Sequence
 
-from benchmarks import callbacks, catalog, ioc, live_plot, startup
+from benchmarks import callbacks, catalog, images, ioc, live_plot, startup
 from benchmarks.harness import Benchmark, run
 
 BENCHMARKS: tuple[Benchmark, ...] = (
@@ -16,6 +16,7 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     callbacks.BENCHMARK,
     live_plot.BENCHMARK,
     ioc.BENCHMARK,
+    images.BENCHMARK,
     catalog.BENCHMARK,
 )
 
