@@ -7,7 +7,6 @@ from tests.virtual_beamline.conftest import Client
 
 # What tests change, and what it is at boot.
 CAMERA = {
-    "Acquire": 0,
     "ImageMode": "Single",
     "NumImages": 1,
     "NumExposures": 1,
@@ -78,6 +77,11 @@ class Camera(Client):
         """Acquire until the acquisition, and with WaitForPlugins the plugins, are done."""
         assert self.put("cam1:Acquire", 1, timeout=timeout)
 
+    def stop(self):
+        """Stop an acquisition: not by a put with completion, which would wait for that which waits for its end."""
+        self.put("cam1:Acquire", 0, wait=False)
+        self.wait("cam1:AcquireBusy", 0)
+
     def text(self, name):
         return self.get(name, text=True)
 
@@ -95,6 +99,7 @@ def _camera(area_detector):
 @pytest.fixture
 def ad(_camera):
     """The camera as it boots, but one frame at a time, and Acquire waits for plugins."""
+    _camera.stop()
     _camera.set("cam1:", **CAMERA)
     for plugin in ("image1:", "Pva1:"):
         _camera.set(plugin, **PLUGIN)
