@@ -44,7 +44,7 @@ NAMES = (
     "specwriter", "newSpecFile", "spec_comment", "nxwriter",
     "mv", "mvr", "umv", "umvr", "set_lm", "set_dial", "set_user", "ct", "timescan",
     "ascan", "dscan", "a2scan", "d2scan", "mesh", "dmesh", "lookupscan",
-    "lup", "two_pass_scan", "findpeak_multipass", "repeat_findpeak", "change_noisy_parameters",
+    "lup", "lineup2", "two_pass_scan", "findpeak_multipass", "repeat_findpeak", "change_noisy_parameters",
     "snapshot", "snapshot_restore", "snapshot_undo", "SnapshotReport",
 )  # fmt: skip
 

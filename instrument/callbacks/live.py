@@ -106,6 +106,7 @@ class Series:
     Attributes:
         x: What is scanned: one name, two for a map; "time" is the time since the run started (s).
         signals: What is plotted against it, one pair of axes each.
+        measured: What is collected, and looked for peaks; the signals if not given.
         label: How the run is called in the legend.
         start: The run's start document.
         plot: Is it to be drawn?
@@ -117,6 +118,7 @@ class Series:
     label: str
     start: dict[str, Any]
     plot: bool
+    measured: tuple[str, ...] = ()
     columns: dict[str, list[float]] = field(default_factory=dict)
     count: int = 0  # complete points
     drawn: int = 0  # points in the last drawing
@@ -125,7 +127,8 @@ class Series:
     finished: bool = False  # and all of them, and the marks, are drawn
 
     def __post_init__(self) -> None:
-        self.columns = {name: [] for name in (*self.x, *self.signals)}
+        self.measured = self.measured or self.signals
+        self.columns = {name: [] for name in (*self.x, *self.measured)}
 
     def take(self, event: dict[str, Any]) -> None:
         """Add one event."""
@@ -188,6 +191,8 @@ class BestEffort:
         self.peaks = PeakResults()
         self.noplot_streams = ["baseline"]
         self.omit_single_point_plot = True
+        self.selected: tuple[str, ...] = ()  # signals that are plotted, the first one for `cen()`; none: all
+        self.last_scan: Series | None = None  # the last run that scanned one thing
         self.windows = windows or Windows(fig_factory)
         self._heading_enabled = self._baseline_enabled = self._plots_enabled = True
         self._table_enabled = table_enabled
@@ -318,7 +323,8 @@ class BestEffort:
         label = str(self._start_doc.get("scan_id", ""))
         single = self._start_doc.get("num_points") == 1 and stream == self.dim_stream
         plot = self._plots_enabled and not (single and self.omit_single_point_plot)
-        series = Series(x, signals, label, self._start_doc, plot)
+        chosen = tuple(name for name in self.selected if name in signals)
+        series = Series(x, chosen or signals, label, self._start_doc, plot, signals)
         if plot:
             self.windows.add(series)
         return series
@@ -371,8 +377,10 @@ class BestEffort:
     def _measure(self, series: Series) -> None:
         (x,) = series.x
         found = {}
-        for signal in series.signals:
-            scanned = x != "time" and series.count > 1
+        scanned = x != "time" and series.count > 1
+        if scanned:
+            self.last_scan = series
+        for signal in series.measured:
             found[signal] = peak_statistics(*series.arrays(x, signal)) if scanned else PeakStatistics()
         self.peaks.update(found, x)
         series.statistics = found

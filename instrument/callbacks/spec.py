@@ -28,6 +28,7 @@ import numpy as np
 
 from instrument.config.errors import UserError
 from instrument.config.names import LOGGER_NAME
+from instrument.framework import runs
 
 logger = logging.getLogger(LOGGER_NAME)
 
@@ -444,6 +445,7 @@ def _reference_writer() -> Any:
                     self._cmt(kind, line)
 
         def start(self, doc: dict[str, Any]) -> None:
+            typed = runs.spec_command(doc)
             doc = {key: list(value) if isinstance(value, tuple) else value for key, value in doc.items()}
             doc.setdefault("plan_type", "unknown")
             doc["plan_type"] = str(doc["plan_type"])
@@ -458,6 +460,8 @@ def _reference_writer() -> Any:
             else:
                 doc.pop("plan_args", None)
             super().start(doc)
+            if typed is not None:  # what SPEC would write, of the scans that are SPEC's
+                self.scan_command = f"{doc['scan_id']}  {typed}"
 
         @staticmethod
         def _plan_args(doc: dict[str, Any]) -> dict[str, Any]:

@@ -10,9 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from instrument.commands.counting import CountingCommands
 from instrument.commands.engine import EngineCommands
+from instrument.commands.experiment import ExperimentCommands
 from instrument.commands.files import FileCommands
 from instrument.commands.information import InformationCommands
 from instrument.commands.motion import MotionCommands
+from instrument.commands.peak import PeakCommands
+from instrument.commands.planning import PlanningCommands
+from instrument.commands.positions import PositionCommands
 from instrument.commands.snapshots import SnapshotCommands
 
 if TYPE_CHECKING:
@@ -20,7 +24,18 @@ if TYPE_CHECKING:
 
 __all__ = ["NAMES", "commands"]
 
-GROUPS = (InformationCommands, MotionCommands, CountingCommands, FileCommands, EngineCommands, SnapshotCommands)
+GROUPS = (
+    InformationCommands,
+    MotionCommands,
+    CountingCommands,
+    PeakCommands,
+    PlanningCommands,
+    PositionCommands,
+    ExperimentCommands,
+    FileCommands,
+    EngineCommands,
+    SnapshotCommands,
+)
 
 NAMES: tuple[str, ...] = tuple(name for group in GROUPS for name in vars(group) if not name.startswith("_"))
 

@@ -66,6 +66,14 @@ class InformationCommands:
             ).reST(fmt="simple")
         )
 
+    def showscans(self, num: int = 10) -> None:
+        """Print the newest scans as they were typed, newest first.
+
+        Args:
+            num: How many at the most.
+        """
+        print(runs.scans(self._session.index, num=num).reST(fmt="simple"), end="")
+
     def last_error(self) -> None:
         """Print the traceback of the last error that the prompt showed in one line."""
         self._session.last_error()

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from instrument.framework.index import Row, RunIndex
 
+# Plans whose plan_args are what a person types, in that order (instrument.plans.scans, instrument.plans.counting).
+SPEC_SCANS = ("ascan", "dscan", "a2scan", "d2scan", "mesh", "dmesh", "timescan")
 LABELS = ("scan_id", "start", "duration", "plan", "points", "status", "uid")
 _AGO = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|h|d|w)")
 _SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -163,3 +165,53 @@ def _cells(run: Row) -> list[Any]:
         stop.get("exit_status", "") if stop else "open",
         run.uid[:7],
     ]
+
+
+def scans(index: RunIndex, *, num: int = 10) -> Table:
+    """The newest runs, newest first, each as it was typed.
+
+    Args:
+        index: The journal's index.
+        num: How many at the most.
+
+    Raises:
+        UserError: `num` is no positive number.
+    """
+    from pyRestTable import Table
+
+    if isinstance(num, bool) or not isinstance(num, int) or num < 1:
+        raise UserError(f"num={num!r}: how many scans to show is a whole number, 1 or more")
+    index.refresh()
+    made = Table()
+    made.labels = ["scan_id", "start", "scan", "points", "status"]
+    for run in index.rows({}, limit=num):
+        cells = _cells(run)
+        made.addRow([cells[0], cells[1], typed(run.start), cells[4], cells[5]])
+    return made
+
+
+def typed(start: Mapping[str, Any]) -> str:
+    """A run's plan as a person types it; of plans that are not SPEC's, the name and its motors.
+
+    Args:
+        start: The start document.
+    """
+    motors = start.get("motors") or ()
+    return spec_command(start) or " ".join([str(start.get("plan_name", "")), *map(str, motors)])
+
+
+def spec_command(start: Mapping[str, Any]) -> str | None:
+    """A run's plan as SPEC has it, `ascan m1 -1 1 20 0.5`; None of plans that are not SPEC's.
+
+    Args:
+        start: The start document.
+    """
+    arguments = start.get("plan_args")
+    if start.get("plan_name") not in SPEC_SCANS or not isinstance(arguments, Mapping):
+        return None
+    values = [value for key, value in arguments.items() if key != "detectors" and value is not None]
+    return " ".join([str(start["plan_name"]), *map(_word, values)])
+
+
+def _word(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -32,6 +32,7 @@ MOST_STEPS = 60  # of the search for the best centre and width
 CLOSE_ENOUGH = 1e-4  # relative, of the width
 AROUND = np.array([(i, j) for i in (-1.0, 0.0, 1.0) for j in (-1.0, 0.0, 1.0) if i or j])
 NOISY = 0.03  # noise / height; above it crossings of the raw data are no longer the better answer
+PLATEAU = 0.15  # of the height; a last step larger than that is no plateau
 ROUNDING = 1e-9  # of the range of y: what is smaller is not signal
 
 
@@ -53,6 +54,8 @@ class PeakStatistics:
         height: Height above (of a dip: depth below, negative) the background.
         noise: Standard deviation of the points about the smooth curve.
         number_of_points: Finite points that went into this.
+        inside: Both half heights (of an edge: both plateaus) lie within the scan. False: it saw a flank only, and where
+            the peak is can't be told.
     """
 
     kind: Kind = "none"
@@ -66,6 +69,7 @@ class PeakStatistics:
     height: float | None = None
     noise: float | None = None
     number_of_points: int = 0
+    inside: bool = True
 
     def __getitem__(self, key: str) -> Any:
         """The attribute `key`, as bluesky's `PeakStats` has it."""
@@ -155,6 +159,7 @@ def peak_statistics(x: ArrayLike, y: ArrayLike) -> PeakStatistics:
         lin_bkg=background,
         height=_times(measured.height, span_y),
         noise=_times(measured.noise, span_y),
+        inside=measured.inside,
         **extremes,
     )
 
@@ -216,9 +221,13 @@ def _measure_few(x: Array, y: Array) -> PeakStatistics:
         cen, fwhm = float(np.mean(sides)), float(np.ptp(sides))
         com = _centroid(x, z, cen, fwhm)
         kind: Kind = "peak" if up else "dip"
+        inside = True
     else:
         cen, fwhm, com, kind = sides[0], None, None, "edge"
+        end, before = (0, 1) if right is not None else (-1, -2)  # where the signal is high
+        inside = bool(z[end] - z[before] < PLATEAU * height)
     return PeakStatistics(
+        inside=inside,
         kind=kind,
         com=com,
         cen=cen,
@@ -265,6 +274,7 @@ def _measure_fitted(x: Array, y: Array) -> PeakStatistics:
 def _measure_edge(edge: _Fit, noise: float) -> PeakStatistics:
     return PeakStatistics(
         kind="edge",
+        inside=edge.width <= edge.centre <= 1.0 - edge.width,
         cen=edge.centre,
         crossings=np.array([edge.centre]),
         lin_bkg={"m": 0.0, "b": edge.offset},
@@ -288,6 +298,7 @@ def _measure_peak(x: Array, y: Array, fit: _Fit, shape: _Shape, noise: float) ->
         cen, fwhm = fit.centre, fit.width
     return PeakStatistics(
         kind="peak" if sign > 0 else "dip",
+        inside=bool(x[0] <= cen - fwhm / 2.0 and cen + fwhm / 2.0 <= x[-1]),
         com=_centroid(x, z, cen, fwhm),
         cen=cen,
         fwhm=fwhm,

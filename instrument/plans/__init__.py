@@ -5,7 +5,7 @@ What is exported here is what a session offers at its prompt, with its own devic
 """
 
 from instrument.plans.counting import ct, timescan
-from instrument.plans.lineup import lup
+from instrument.plans.lineup import lineup2, lup
 from instrument.plans.moves import mv, mvr, set_dial, set_lm, set_user, umv, umvr
 from instrument.plans.peak_finder import (
     change_noisy_parameters,
@@ -26,6 +26,7 @@ __all__ = [
     "dmesh",
     "dscan",
     "findpeak_multipass",
+    "lineup2",
     "lookupscan",
     "lup",
     "mesh",

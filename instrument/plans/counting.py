@@ -151,7 +151,7 @@ def timescan(
         known=count_times(detectors),
         endless=points is None,
     )
-    return (yield from counting_for(time, detectors, scan(points)))
+    return (yield from counting_for(time, detectors, scan(1 if points is None and preflight.is_dry() else points)))
 
 
 def names(devices: Sequence[Any]) -> list[str]:

@@ -139,7 +139,7 @@ def lup(
     signal: str | None = None,
     md: dict[str, Any] | None = None,
 ) -> MsgGenerator[Lineup]:
-    """Line up: scan a motor about where it is, then move it to the peak. Without a peak it goes back.
+    """Line up: scan a motor about where it is, then move it to the peak. Without a peak in the scan it goes back.
 
     Args:
         detectors: What is read; the peak is looked for in the first one.
@@ -170,12 +170,148 @@ def lup(
     origin = yield from position_of(motor)
     checks.within_limits("lup", motor, (origin + start, origin + finish))
     found = yield from scan_peak(detectors, motor, origin + start, origin + finish, num, signal=signal, md=md)
-    place = found.statistics[key] if found.statistics.found else None
-    target = origin if place is None else place[0] if isinstance(place, tuple) else place
+    place = _place(found.statistics, key)
+    target = origin if place is None else place
     yield from bps.mv(motor, target)
     names = (found.signal, found.scan_id)
     if place is not None:
         logger.info("lup: %s from %g to %g (%s of %s, scan %s)", motor.name, origin, target, key, *names)
     elif found.uid is not None:  # not a dry run
-        logger.warning("lup: no peak of %s in scan %s; %s went back to %g", *names, motor.name, origin)
+        logger.warning("lup: %s; %s went back to %g", no_peak(found, motor), motor.name, origin)
     return Lineup(found.uid, found.scan_id, found.signal, found.statistics, target)
+
+
+def _place(statistics: PeakStatistics, key: str) -> float | None:
+    """Where a statistic is, if the scan has seen the whole peak."""
+    if not statistics.found or not statistics.inside:
+        return None
+    place = statistics[key]
+    return place[0] if isinstance(place, tuple) else place
+
+
+def no_peak(found: Lineup, motor: Any) -> str:
+    """Why there is no peak to go to, and where to look for it."""
+    which = f"{found.signal} in scan {found.scan_id}"
+    statistics = found.statistics
+    if not statistics.found or statistics.max is None or statistics.min is None:
+        return f"no peak of {which}"
+    down = statistics.height is not None and statistics.height < 0 and statistics.kind != "edge"
+    place = (statistics.min if down else statistics.max)[0]
+    return (
+        f"{which} is a flank, its {'lowest' if down else 'highest'} at the end {motor.name} {place:g}: scan beyond it"
+    )
+
+
+@plan
+def lineup2(
+    detectors: Any,
+    motor: Any,
+    start: float,
+    finish: float,
+    num: int = 11,
+    *,
+    most: int = 5,
+    width_factor: float = 1.5,
+    stable: float = 0.1,
+    key: str = "cen",
+    signal: str | None = None,
+    md: dict[str, Any] | None = None,
+) -> MsgGenerator[list[Lineup]]:
+    """Line up again and again, each scan about the last peak and fitted to its width, until the peak stays where it is.
+
+    A scan that sees a flank only is followed by a wider one about its highest end, one that sees nothing by a wider one.
+    Without a peak the motor goes back.
+
+    Args:
+        detectors: What is read; the peak is looked for in the first one.
+        motor: What is moved; it is left at the peak.
+        start: Where the first scan begins, relative to where the motor is (its unit).
+        finish: Where the first scan ends, relative to where the motor is.
+        num: How many points each scan has.
+        most: How many scans at the most.
+        width_factor: Half the range of the next scan, in widths (FWHM) of the peak.
+        stable: The peak is stable when it moves by less than this, in its widths.
+        key: Where to go: "cen", "com", "max" or "min".
+        signal: Which signal of the first detector, if it has several.
+        md: Metadata.
+
+    Returns:
+        What each scan found.
+
+    Raises:
+        UserError: An argument is wrong, or a scan would leave the motor's limits.
+    """
+    name = "lineup2"
+    detectors = checks.detectors_of(name, detectors)
+    motor = checks.motor_of(name, motor)
+    start, finish = checks.number(name, "start", start), checks.number(name, "finish", finish)
+    num, most = checks.count(name, "num", num, FEWEST_POINTS), checks.count(name, "most", most)
+    width_factor = checks.number(name, "width_factor", width_factor, positive=True)
+    stable = checks.number(name, "stable", stable, positive=True)
+    if start == finish:
+        raise UserError(f"{name}: start and finish are both {start:g}: there is nothing to scan; nothing moved")
+    if key not in KEYS:
+        raise UserError(f"{name}: key={key!r} is no statistic of a peak; there are {', '.join(KEYS)}; nothing moved")
+    signal = signal_of(name, detectors[0], signal)
+    origin = yield from position_of(motor)
+    low, high = origin + start, origin + finish
+    found: list[Lineup] = []
+    place: float | None = None
+    reached = False
+    for number in range(1, most + 1):
+        checks.within_limits(name, motor, (low, high))
+        metadata = {**(md or {}), "plan_name": name, "scan_sequence": number}
+        one = yield from scan_peak(detectors, motor, low, high, num, signal=signal, md=metadata)
+        found.append(one)
+        if one.uid is None:  # a dry run
+            break
+        statistics, before = one.statistics, place
+        place = _place(statistics, key)
+        if place is not None and statistics.fwhm:
+            if before is not None and abs(place - before) < stable * statistics.fwhm:
+                reached = True
+                break
+            low, high = place - width_factor * statistics.fwhm, place + width_factor * statistics.fwhm
+        elif place is None and statistics.found and statistics.max and statistics.min:
+            top = statistics.min if (statistics.height or 0) < 0 and statistics.kind != "edge" else statistics.max
+            low, high = top[0] - abs(high - low), top[0] + abs(high - low)
+        else:  # perhaps too narrow to tell a peak from its background
+            low, high = low - (high - low) / 2, high + (high - low) / 2
+    target = origin if place is None else place
+    yield from bps.mv(motor, target)
+    last = found[-1]
+    if place is not None:
+        how = f"stable after {len(found)} scans" if reached else f"not yet stable after {len(found)} scans"
+        logger.info("%s: %s from %g to %g (%s of %s, %s)", name, motor.name, origin, target, key, last.signal, how)
+        for one in found:
+            where = _place(one.statistics, key)
+            width = one.statistics.fwhm
+            logger.info(
+                "   scan %s: %s %s, FWHM %s",
+                one.scan_id,
+                key,
+                "-" if where is None else f"{where:.6g}",
+                "-" if width is None or where is None else f"{width:.4g}",
+            )
+    elif last.uid is not None:
+        logger.warning("%s: %s; %s went back to %g", name, no_peak(last, motor), motor.name, origin)
+    return [Lineup(one.uid, one.scan_id, one.signal, one.statistics, target) for one in found]
+
+
+@plan
+def goto(what: str, places: Sequence[tuple[Any, float]]) -> MsgGenerator[None]:
+    """Move motors to where something was found, and tell from where to where.
+
+    Args:
+        what: What was found, for messages.
+        places: Motors and positions.
+
+    Raises:
+        UserError: A position is outside of the limits; nothing has moved.
+    """
+    pairs = checks.moves_of(what, [part for place in places for part in place])
+    told = []
+    for motor, target in pairs:
+        told.append(f"{motor.name} {(yield from position_of(motor)):.6g} -> {target:.6g}")
+    print(f"{what}: {', '.join(told)}")
+    yield from bps.mv(*(part for pair in pairs for part in pair))

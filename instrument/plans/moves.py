@@ -20,6 +20,7 @@ from instrument.plans.checks import plan
 logger = logging.getLogger(LOGGER_NAME)
 
 CONNECTION_LOOK, CONNECTION_LOOKS = 0.02, 150  # s between two looks at a signal that connects, and how many
+SAME_PLACE = 1e-9  # units; a motor that is closer to where it is to go is there
 LINE_INTERVAL = 0.1  # s between two looks at a position that is shown live
 
 
@@ -216,3 +217,25 @@ def _part(name: str, motor: Any, part: str) -> MsgGenerator[Any]:
             return signal
         yield from bps.sleep(CONNECTION_LOOK)
     raise UserError(f"{name}: no answer from {signal.pvname}; nothing is changed")
+
+
+@plan
+def go_back(what: str, places: Sequence[tuple[Any, float]]) -> MsgGenerator[None]:
+    """Move motors to where they were, after a table of where they are and where they go.
+
+    Args:
+        what: Where that is, for the table.
+        places: Motors and positions.
+
+    Raises:
+        UserError: A position is outside of the limits; nothing has moved.
+    """
+    pairs = checks.moves_of("goto_position", [part for place in places for part in place])
+    here = yield from _positions([motor for motor, _ in pairs])
+    differ = [(m, old, new) for (m, new), old in zip(pairs, here, strict=True) if abs(new - old) > SAME_PLACE]
+    width = max((len(motor.name) for motor, _, _ in differ), default=0)
+    print(f"to {what}:" if differ else f"all motors are at {what}")
+    for motor, old, new in differ:
+        print(f"  {motor.name:<{width}} {_number(old):>10} -> {_number(new)}{_unit(motor)}")
+    if differ:
+        yield from bps.mv(*(part for motor, _, new in differ for part in (motor, new)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +28,8 @@ from instrument.framework.positioners import is_positioner
 PER_MOVE, PER_POINT = 0.08, 0.03
 logger = logging.getLogger(LOGGER_NAME)
 
+_dry: ContextVar[DryRun | None] = ContextVar("dry", default=None)  # what runs the plan, if that is run dry
+ENDLESS = 100_000  # points; a plan that has more is taken for one that goes on until Ctrl-C
 NOT_MOVED = "; it was not moved"  # the end of the line that our devices refuse a target with
 
 
@@ -54,7 +57,7 @@ class Kinematics:
         return 2.0 * math.sqrt(distance * self.acceleration / self.velocity)
 
 
-@dataclass
+@dataclass(repr=False)
 class Forecast:
     """What a plan would do.
 
@@ -75,6 +78,9 @@ class Forecast:
     seconds: float = 0.0
     at_least: bool = False
     endless: bool = False
+
+    def __repr__(self) -> str:
+        return self.line()
 
     def line(self) -> str:
         """The forecast in one line."""
@@ -126,6 +132,15 @@ def count_time_of(detector: Any) -> Any:
     return preset
 
 
+class _EnoughSeen(Exception):  # noqa: N818  no error
+    """A plan has gone on for so long that it has no end."""
+
+
+def is_dry() -> bool:
+    """Is this plan run dry?"""
+    return _dry.get() is not None
+
+
 class DryRun:
     """Runs plans dry with bluesky's RunEngineSimulator and notes what they would do.
 
@@ -135,15 +150,24 @@ class DryRun:
         name: What to call the plan.
         known: What signals and positioners read, as far as it is known; others read as None.
         points: How many points are expected, for messages.
+        ask: Reads what is not known; None: it reads as None.
     """
 
-    def __init__(self, name: str, known: Mapping[Any, Any] | None = None, points: int | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        known: Mapping[Any, Any] | None = None,
+        points: int | None = None,
+        ask: Callable[[Any], Any] | None = None,
+    ) -> None:
         self.forecast = Forecast(name)
         self.moved: dict[Any, None] = {}  # positioners, in order
         self.triggered: dict[Any, None] = {}
         self.steps: list[tuple[str, Any, Any]] = []  # what takes time: ("set", obj, target) ...
         self._known = dict(known or {})
         self._points = points
+        self._ask = ask
+        self._in_event = False
         self._ready: set[int] = set()
         self._simulator = RunEngineSimulator()
         self._handlers = {
@@ -153,6 +177,7 @@ class DryRun:
             "trigger": self._trigger,
             "wait": self._wait,
             "sleep": self._sleep,
+            "create": self._create,
             "save": self._save,
             "kickoff": self._unknown_time,
             "complete": self._unknown_time,
@@ -166,8 +191,11 @@ class DryRun:
             UserError: A target is out of limits, or a device can't be used.
         """
         iterator = iter(plan)
+        outer = _dry.set(self)
         try:
             self._simulator.simulate_plan(iterator)
+        except _EnoughSeen:
+            self.forecast.endless = True
         except UserError:
             raise
         except Exception as error:
@@ -178,6 +206,7 @@ class DryRun:
             ) from error
         finally:
             iterator.close()
+            _dry.reset(outer)
         return self._simulator.return_value
 
     # --- messages
@@ -222,11 +251,13 @@ class DryRun:
 
     def _read(self, msg: Msg) -> Any:
         obj = msg.obj
-        if obj not in self.moved and obj.name not in self.forecast.counters and obj not in self._known:
+        if self._in_event and obj not in self.moved and obj.name not in self.forecast.counters:
             self.forecast.counters.append(obj.name)
-        if obj not in self._known:
+        if obj not in self._known and self._ask is not None:
+            self._known[obj] = self._ask(obj)
+        value = self._known.get(obj)
+        if value is None:
             return None
-        value = self._known[obj]
         if msg.command == "locate":
             return {"setpoint": value, "readback": value}
         return {obj.name: {"value": value, "timestamp": 0.0}}
@@ -244,8 +275,14 @@ class DryRun:
     def _sleep(self, msg: Msg) -> None:
         self.steps.append(("sleep", None, float(msg.args[0])))
 
+    def _create(self, _msg: Msg) -> None:
+        self._in_event = True
+
     def _save(self, _msg: Msg) -> None:
+        self._in_event = False
         self.forecast.points += 1
+        if self.forecast.points >= ENDLESS:
+            raise _EnoughSeen
         self.steps.append(("save", None, None))
 
     def _unknown_time(self, _msg: Msg) -> None:
@@ -327,6 +364,43 @@ def announced(
     endless: bool = False,
 ) -> MsgGenerator[None]:
     """Tell in one line what a plan is about to do; refuse it in one line if it can't. See `forecast`."""
+    if (outer := _dry.get()) is not None:
+        outer.forecast.endless |= endless
+        return
     found = yield from forecast(name, make, points=points, known=known)
     found.endless = endless
     logger.info("%s", found.line())
+
+
+def asked(name: str, plan: Any) -> Forecast:
+    """What a plan would do, the devices asked at once: for the prompt, not for plans.
+
+    Args:
+        name: What to call it.
+        plan: A plan that has not run; it is used up.
+
+    Raises:
+        UserError: It would leave a limit, or something is not ready.
+    """
+
+    def ask(obj: Any) -> Any:
+        return obj.position if is_positioner(obj) else obj.get() if hasattr(obj, "get") else None
+
+    dry = DryRun(name, ask=ask)
+    dry.run(plan)
+
+    def answer(messages: MsgGenerator[Any]) -> Any:
+        simulator = RunEngineSimulator()
+        simulator.add_handler(
+            ("read", "locate"),
+            lambda msg: (
+                {"readback": ask(msg.obj)} if msg.command == "locate" else {msg.obj.name: {"value": ask(msg.obj)}}
+            ),
+        )
+        simulator.simulate_plan(messages)
+        return simulator.return_value
+
+    return dry.clock(
+        {motor: answer(kinematics(motor)) for motor in dry.moved},
+        {d: float(signal.get()) for d in dry.triggered if (signal := count_time_of(d)) is not None},
+    )

@@ -257,9 +257,13 @@ def _grid(
     time = None if time is None else checks.number(name, "time", time, positive=True)
     detectors = checks.detectors_of(name, detectors)
     ranges = _ranges(name, (fast[:3], slow[:3]))
-    metadata = _metadata(
-        name, detectors, md, **_arguments(ranges), intervals=columns - 1, intervals2=rows - 1, time=time
-    )
+    arguments = {
+        **_arguments(ranges[:1]),
+        "intervals": columns - 1,
+        **_arguments(ranges[1:], first=2),
+        "intervals2": rows - 1,
+    }
+    metadata = _metadata(name, detectors, md, **arguments, time=time)
     origin = yield from _origin(ranges, relative=relative)
     quick, outer = _about(ranges, origin)
 
@@ -289,9 +293,9 @@ def _ranges(name: str, moves: Sequence[tuple[Any, Any, Any]]) -> list[tuple[Any,
     return ranges
 
 
-def _arguments(ranges: Sequence[tuple[Any, float, float]]) -> dict[str, Any]:
+def _arguments(ranges: Sequence[tuple[Any, float, float]], first: int = 1) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for number, (motor, start, finish) in enumerate(ranges, 1):
+    for number, (motor, start, finish) in enumerate(ranges, first):
         suffix = "" if number == 1 else str(number)
         found |= {f"motor{suffix}": motor.name, f"start{suffix}": start, f"finish{suffix}": finish}
     return found

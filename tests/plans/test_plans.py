@@ -26,6 +26,7 @@ RECORDED = SimpleNamespace(
 # How each exported plan is called.
 CALLS = {
     "lup": lambda b: plans.lup([b.noisy], b.motor, -1, 1, 21),
+    "lineup2": lambda b: plans.lineup2([b.noisy], b.motor, -1, 1, 21),
     "two_pass_scan": lambda b: plans.two_pass_scan(detector=b.noisy, motor=b.motor),
     "findpeak_multipass": lambda b: plans.findpeak_multipass(2, detector=b.noisy, motor=b.motor),
     "repeat_findpeak": lambda b: plans.repeat_findpeak(2, detector=b.noisy, motor=b.motor, calc=b.calc),
@@ -172,6 +173,26 @@ def test_lup_goes_back_where_there_is_no_peak(bench, caplog):
     assert found.statistics.kind == "none"
     assert bench.motor.readback.get() == found.position == pytest.approx(0.123)
     assert "no peak of noisy in scan 1; m1 went back to 0.123" in caplog.text
+
+
+@pytest.mark.parametrize(("low", "high", "end"), [(-3, 0, 0), (0.6, 3, 0.6)])
+@pytest.mark.parametrize("num", [5, 21])
+def test_lup_goes_back_from_a_flank_and_tells_where_to_look(bench, caplog, low, high, end, num):
+    """The peak is at 0.3, outside of the scan."""
+    bench.noisy.sigma.put(0.6)
+    found = bench.run(plans.lup([bench.noisy], bench.motor, low, high, num))
+    assert found.position == bench.motor.readback.get() == 0
+    assert f"noisy in scan 1 is a flank, its highest at the end m1 {end:g}: scan beyond it; m1 went" in caplog.text
+
+
+def test_lineup2_goes_on_until_the_peak_is_stable(bench, caplog):
+    with caplog.at_level(logging.INFO, LOGGER_NAME):
+        found = bench.run(plans.lineup2([bench.noisy], bench.motor, -3, 0.2, 9))  # a flank first
+    assert found[-1].position == pytest.approx(0.3, abs=0.02)
+    assert 3 <= len(found) <= 5
+    assert f"stable after {len(found)} scans" in caplog.text
+    assert "scan 1: cen -, FWHM -" in caplog.text
+    assert bench.motor.readback.get() == found[-1].position
 
 
 class TwoSignals(SynGauss):

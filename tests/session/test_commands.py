@@ -235,3 +235,146 @@ def test_what_counts_is_chosen(session):
     assert session.shows("counters noisy") == "counting with noisy"
     assert session.shows("ct 0.1").split()[0] == "noisy"
     assert session.shows("counters default") == "counting with scaler1 noisy"
+
+
+# --- after a scan
+
+
+@pytest.fixture(scope="module")
+def peak(session):
+    """Where the simulated peak is, and its width; it has been scanned."""
+    center, width = float(session.pv("gp:userCalc1.B")), 2 * float(session.pv("gp:userCalc1.C"))
+    session.run(f"c = {center}; w = {width}")
+    session.run("ascan m1 c-5*w c+5*w 40 0.1")
+    return center, width
+
+
+def test_what_the_last_scan_shows(session, peak):
+    center, width = peak
+    number = session.scan_id
+    for key in ("cen", "com", "peak", "pic"):
+        told, out = session.shows(key).splitlines()
+        assert told.startswith(f"{'peak' if key == 'pic' else key} of noisy in scan {number}: m1 ")
+        new = float(told.rpartition(" -> ")[2])
+        assert new == pytest.approx(center, abs=width / 2 if key in ("peak", "pic") else width / 5)
+        assert float(out.removeprefix("Out: ")) == pytest.approx(new, abs=1e-5)
+    assert float(session.shows("fwhm").rpartition("Out: ")[2]) == pytest.approx(width, rel=0.3)
+    assert session.shows("fit lorentzian").splitlines()[1].startswith("Out: lorentzian: amplitude ")
+    assert session.value("fit('lorentzian')['center']") == pytest.approx(center, abs=width / 10)
+    assert session.value("fit('gaussian')['fwhm']") == pytest.approx(width, rel=0.4)
+
+
+def test_goto_moves_there(session, peak):
+    center, width = peak
+    number = session.scan_id
+    for key in ("cen", "com", "peak"):
+        session.run("mv m1 0")
+        assert session.shows(f"goto_{key}").startswith(f"{key} of noisy in scan {number}: m1 0 -> ")
+        assert position(session) == pytest.approx(center, abs=width / 2)
+    session.run("mv m1 c+w; set_lm m1 c+w/2 c+9*w")
+    before = position(session)
+    assert re.fullmatch(
+        rf"cen of noisy in scan {number}: m1 would go to \S+, outside of its .* nothing moved",
+        session.shows("goto_cen"),
+    )
+    assert position(session) == before
+    session.run("set_lm m1 -32000 32000")
+
+
+def test_a_flank_is_told_as_such(session, peak):
+    session.run("ascan m1 c+w/2 c+4*w 8 0.1")
+    number, before = session.scan_id, position(session)
+    for typed in ("cen", "goto_cen", "com noisy"):
+        assert session.shows(typed).startswith(f"noisy in scan {number} is a flank, its top at the end m1 ")
+    assert position(session) == before
+    assert session.shows("cen nosy") == f"scan {number} has no signal 'nosy'; did you mean 'noisy'?"
+    assert session.shows("fit gausian") == "fit: no model 'gausian'; did you mean 'gaussian'?"
+    session.run("mv m1 c+2*w")
+    shown = session.shows("lup noisy m1 -w w 7").splitlines()[-1]
+    assert re.search(rf"lup: noisy in scan {number + 1} is a flank, .* scan beyond it; m1 went back to", shown)
+    shown = session.shows("lineup2 noisy m1 -w w 11")
+    assert re.search(r"lineup2: m1 from \S+ to \S+ \(cen of noisy, stable after \d scans\)", shown)
+    assert position(session) == pytest.approx(peak[0], abs=peak[1] / 5)
+
+
+def test_two_motors_go_to_the_peak_together(session, peak):
+    session.run("a2scan m1 c-3*w c+3*w m2 0 1 24 0.1")
+    assert ", m2 1 -> 0." in session.shows("goto_cen")
+    assert position(session) == pytest.approx(peak[0], abs=peak[1] / 5)
+    assert position(session, "m2") == pytest.approx(0.5, abs=0.05)
+
+
+# --- beforehand
+
+
+def test_estimate_and_summarize_move_nothing(session):
+    before = session.pv("gp:m1.VAL"), session.scan_id
+    told = session.shows("estimate ascan(m1,-1,1,20,0.5)")
+    assert re.fullmatch(r"Out: ascan: 21 points of scaler1 noisy, m1 -1 to 1, about \d+ s", told)
+    assert 10.5 < session.value("estimate(ascan(m1, -1, 1, 20, 0.5)).seconds") < 25
+    shown = session.shows("summarize(ascan(m1, 0, 1, 1, 0.1))").splitlines()
+    assert [line.strip() for line in shown[:5]] == [
+        "scaler1_preset_time -> 0.1",
+        "=================================== Open Run ===================================",
+        "m1 -> 0.0",
+        "Read ['scaler1', 'noisy', 'm1']",
+        "m1 -> 1.0",
+    ]
+    assert session.shows("estimate(timescan(1))") == "Out: timescan: points until Ctrl-C of scaler1 noisy"
+    assert session.shows("estimate(ascan(m1, 0, 4e4, 2, 1))") == (
+        "ascan: m1: 40000 degrees is outside of its limits -32000 to 32000 degrees; nothing moved"
+    )
+    assert session.shows("estimate(3)").startswith("estimate needs a plan, as in estimate(ascan(")
+    assert (session.pv("gp:m1.VAL"), session.scan_id) == before
+
+
+# --- positions
+
+
+def test_positions_are_saved_and_gone_back_to(session):
+    session.run("mv m1 0.3 m2 1")
+    assert session.shows("save_position aligned m1 m2") == "saved as 'aligned': m1 0.3, m2 1"
+    session.run("mv m1 0 m2 0")
+    session.run("save_position aligned m1 m2")
+    assert re.search(r"aligned <time>   2     m1 0, m2 0", session.shows("positions").replace("<time> ", "<time>   "))
+    assert session.shows("goto_position aligned 1").splitlines()[1:] == [
+        "  m1          0 -> 0.3 degrees",
+        "  m2          0 -> 1 degrees",
+    ]
+    assert (position(session), position(session, "m2")) == (0.3, 1)
+    assert session.shows("goto_position alined") == "no position is named 'alined'; did you mean 'aligned'?"
+    session.run("set_lm m2 0.5 2")
+    assert "goto_position: m2 would go to 0, outside of its limits 0.5 to 2" in session.shows("goto_position aligned")
+    assert (position(session), position(session, "m2")) == (0.3, 1)
+    session.run("set_lm m2 -32000 32000")
+
+
+# --- what it is about
+
+
+def test_file_sample_proposal_comment(session):
+    assert session.shows("newsample iron") == "sample: none -> iron"
+    assert session.shows("newproposal 1234") == "proposal_id: training -> 1234"
+    assert "test.dat" in session.shows("newfile test.dat")
+    assert session.shows('comment it\'s a "test"').endswith('comment: it\'s a "test"')
+    number = session.scan_id + 1
+    session.run("ascan m1 0 0.1 1 0.1")
+    session.run("mesh m1 0 0.1 1 m2 0 0.1 1 0.1")
+    shown = session.shows("showscans 2")
+    assert re.search(rf"{number + 1} +<time> +mesh m1 0 0.1 1 m2 0 0.1 1 0.1 +4 +success", shown)
+    assert re.search(rf"{number} +<time> +ascan m1 0 0.1 1 0.1 +2 +success", shown)
+    session.run("wait_for_files()")
+    text = (session.directory / "test.dat").read_text()
+    assert f"#S {number}  ascan m1 0 0.1 1 0.1\n" in text
+    assert 'it\'s a "test"\n' in text
+    assert session.value("cat[-1].metadata['start']['sample']") == "iron"
+    assert "#MD proposal_id = 1234\n" in text
+
+
+def test_what_is_plotted_is_chosen(session):
+    assert session.shows("plotselect nosy") == "plotselect: no counter has a signal 'nosy'; did you mean 'noisy'?"
+    assert session.shows("plotselect I0 noisy") == "plotting I0 noisy"
+    session.run("ascan m1 0 0.2 4 0.1")
+    assert session.value("bec.last_scan.signals") == ("I0", "noisy")
+    assert session.shows("peak").startswith("peak of I0 in scan")
+    assert session.shows("plotselect all") == "plotting all hinted signals"
