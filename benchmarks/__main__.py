@@ -7,7 +7,7 @@ import difflib
 import sys
 from collections.abc import Sequence
 
-from benchmarks import callbacks, catalog, images, ioc, live_plot, startup
+from benchmarks import callbacks, catalog, images, ioc, live_plot, preflight, startup
 from benchmarks.harness import Benchmark, run
 
 BENCHMARKS: tuple[Benchmark, ...] = (
@@ -15,6 +15,7 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     startup.SESSION,
     callbacks.BENCHMARK,
     live_plot.BENCHMARK,
+    preflight.BENCHMARK,
     ioc.BENCHMARK,
     images.BENCHMARK,
     catalog.BENCHMARK,

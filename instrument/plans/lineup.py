@@ -217,10 +217,10 @@ def lineup2(
     signal: str | None = None,
     md: dict[str, Any] | None = None,
 ) -> MsgGenerator[list[Lineup]]:
-    """Line up again and again, each scan about the last peak and fitted to its width, until the peak stays where it is.
+    """Line up again and again, each scan about the last peak and as wide as that asks for, until the peak is stable.
 
-    A scan that sees a flank only is followed by a wider one about its highest end, one that sees nothing by a wider one.
-    Without a peak the motor goes back.
+    A scan that sees a flank only is followed by a wider one about its highest end, one that sees nothing by a wider
+    one. Without a peak the motor goes back.
 
     Args:
         detectors: What is read; the peak is looked for in the first one.

@@ -6,10 +6,10 @@ anything moves; otherwise what is to come is told in one line.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from bluesky import Msg
 from bluesky import plan_stubs as bps
 from bluesky import plans as bp
 from bluesky import preprocessors as bpp
@@ -329,4 +329,29 @@ def _and_back(inner: MsgGenerator[Any], origin: dict[Any, float]) -> MsgGenerato
 
 
 def _step(time: float | None, detectors: Sequence[Any]) -> Callable[..., MsgGenerator[Any]]:
-    return functools.partial(bps.one_nd_step, take_reading=reading_for(time, detectors))
+    """How a point is made: bluesky's `one_nd_step`, and its messages without the stubs where it is run dry.
+
+    Each of the ten stubs of a point formats the whole call stack, in case that nobody iterates it: 0.7 ms a point.
+    """
+    take_reading = reading_for(time, detectors)
+
+    def step(detectors: Sequence[Any], step: Mapping[Any, float], pos_cache: dict[Any, Any]) -> MsgGenerator[Any]:
+        if not preflight.is_dry():
+            return (yield from bps.one_nd_step(detectors, step, pos_cache, take_reading))
+        for motor, position in step.items():
+            if position != pos_cache[motor]:
+                yield Msg("set", motor, position, group="set")
+                pos_cache[motor] = position
+        yield Msg("wait", None, group="set")
+        if take_reading is not bps.trigger_and_read:
+            yield Msg("sleep", None, time)
+        for detector in detectors:
+            yield Msg("trigger", detector, group="trigger")
+        yield Msg("wait", None, group="trigger")
+        yield Msg("create", None, name="primary")
+        for device in (*detectors, *step):
+            yield Msg("read", device)
+        yield Msg("save")
+        return None
+
+    return step

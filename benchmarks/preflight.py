@@ -1,0 +1,71 @@
+"""What a pre-flight adds to each point of a scan, beside the point itself on the bare RunEngine.
+
+`preflight.DryRun` runs an `ascan` over ophyd.sim's motor and detector through bluesky's RunEngineSimulator, with the
+limit check of each target and the clock; so it does with bluesky's own `scan`, whose stubs take longer. bluesky's
+RunEngine then executes that scan without a subscriber, taking turns.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from benchmarks.harness import Benchmark, Figure, MeasurementError, child, median, ratio, scratch, take_turns
+
+POINTS = 1000
+LIMIT = 1.0  # ms per point
+
+
+def measure(rounds: int | None) -> Iterator[Figure]:
+    with scratch() as directory:
+        times = child("preflight", rounds or 5, cwd=directory, variables={"MPLBACKEND": "Agg"})
+    dry, bare = times["dry"], times["bare"]
+    note = (
+        f"the bare RunEngine takes {1e3 * median(bare) / POINTS:.2f} ms for a point in the same run: a pre-flight adds "
+        f"{100 * ratio(dry, bare):.1f} %; of bluesky's own scan {1e3 * median(times['stock']) / POINTS:.2f} ms"
+    )
+    yield Figure("pre-flight: added to each point", 1e3 * median(dry) / POINTS, LIMIT, "ms", note=note)
+
+
+def _compare(rounds: int) -> dict[str, Any]:
+    import bluesky
+    import bluesky.plans as bp
+    from ophyd.sim import det, motor
+
+    from instrument.plans import ascan
+    from instrument.plans.preflight import DryRun, Kinematics
+
+    engine = bluesky.RunEngine({})
+
+    def dry(make: Any) -> float:
+        began = time.perf_counter()
+        preflight = DryRun("scan", points=POINTS)
+        preflight.run(make())
+        found = preflight.clock({motor: Kinematics(0.0, 1.0, 0.1)}, {})
+        took = time.perf_counter() - began
+        if found.points != POINTS or found.ranges != {"motor": (-1.0, 1.0)}:
+            raise MeasurementError(f"the pre-flight saw something else: {found}")
+        return took
+
+    def bare() -> float:
+        began = time.perf_counter()
+        engine(bp.scan([det], motor, -1, 1, POINTS))
+        return time.perf_counter() - began
+
+    sides = {
+        "dry": lambda: dry(lambda: ascan(motor, -1, 1, POINTS - 1, detectors=[det])),
+        "stock": lambda: dry(lambda: bp.scan([det], motor, -1, 1, POINTS)),
+        "bare": bare,
+    }
+    return take_turns(sides, rounds, warm_up=True)
+
+
+BENCHMARK = Benchmark("preflight", "the dry run of a scan, beside the bare RunEngine", measure)
+
+if __name__ == "__main__":
+    print(json.dumps(_compare(int(sys.argv[1]))), flush=True)
+    os._exit(0)  # ophyd's threads need not be waited for
