@@ -5,6 +5,9 @@ side is bluesky.RunEngine without a subscriber: its time is that of `RE(plan)`. 
 with its journal (fsync as in iconfig.yml), outbox (the SPEC writer behind it, on its thread) and `bec` with the plot
 off: its time is what the three callables take by the wall clock, summed over all documents of the run, with what
 they wait for.
+
+What a NeXus file takes: the processor time of a scan until all its files are written, with the NeXus writer behind the
+outbox and without it. Python runs one thread at a time, so this is the most that it can take from the next scan.
 """
 
 from __future__ import annotations
@@ -47,6 +50,11 @@ def measure(rounds: int | None) -> Iterator[Figure]:
     )
     yield Figure("callbacks' time in a 1000-point scan / bare RunEngine", 100 * ratio(ours, bare), 5, "%", note=note)
 
+    processor = {side: [taken["processor"] for taken in times[side]] for side in ("ours", "with NeXus")}
+    note = f"{median(processor['with NeXus']):.2f} s with, {median(processor['ours']):.2f} s without"
+    ratio_of_both = ratio(processor["with NeXus"], processor["ours"])
+    yield Figure("processor time of a scan with a NeXus file / without", ratio_of_both, 1.1, "x", note=note)
+
 
 class Stopwatch:
     """Sums up the time that a callable takes."""
@@ -80,12 +88,22 @@ def _compare(directory: Path, rounds: int) -> dict[str, list[dict[str, Any]]]:
 
     from instrument.callbacks.journal import Journal
     from instrument.callbacks.live import BestEffort
+    from instrument.callbacks.nexus import NexusWriter
     from instrument.callbacks.outbox import Outbox
     from instrument.callbacks.spec import SpecWriter
+    from instrument.config.models import Nexus
     from instrument.framework.engine import RunEngine
     from instrument.framework.index import RunIndex
     from instrument.framework.runfiles import DataDirectory
     from instrument.framework.state import StateFile
+
+    class SwitchedWriter(NexusWriter):
+        """Writes the runs that start while it is on."""
+
+        on = False
+
+        def assign(self, start: dict[str, Any]) -> dict[str, Any]:
+            return super().assign(start) if self.on else {"skip": True}
 
     mpl.use("Agg")
     files = DataDirectory(directory / "data")
@@ -102,20 +120,31 @@ def _compare(directory: Path, rounds: int) -> dict[str, list[dict[str, Any]]]:
     ours = RunEngine(state, journal=watches["journal"], delivery=watches["outbox"], scan_id_source=state.next_scan_id)
     ours.subscribe(watches["table"])
     outbox.add(SpecWriter(directory, state, outbox.note))
+    nexus = SwitchedWriter(Nexus(enabled=True), files.root)
+    outbox.add(nexus)
     outbox.start()
     bare = bluesky.RunEngine({})
 
-    def scan(engine: bluesky.RunEngine) -> dict[str, Any]:
-        began = time.perf_counter()
+    def scan(engine: bluesky.RunEngine, *, with_nexus: bool = False) -> dict[str, Any]:
+        nexus.on = with_nexus
+        began, worked = time.perf_counter(), time.process_time()
         engine(bp.scan([det], motor, -1, 1, POINTS))
         taken = {"scan": time.perf_counter() - began, **{name: watch.take() for name, watch in watches.items()}}
         if not outbox.wait(60):  # nobody's scan waits for the files of the last one, and neither side is to pay
             raise MeasurementError("the outbox did not write its files")
-        return taken
+        return {**taken, "processor": time.process_time() - worked}
 
-    times = take_turns({"bare": lambda: scan(bare), "ours": lambda: scan(ours)}, rounds, warm_up=True)
-    if index.count() != rounds + 1:
-        raise MeasurementError(f"the journal holds {index.count()} runs of {rounds + 1}")
+    sides = {
+        "bare": lambda: scan(bare),
+        "ours": lambda: scan(ours),
+        "with NeXus": lambda: scan(ours, with_nexus=True),
+    }
+    times = take_turns(sides, rounds, warm_up=True)
+    if index.count() != 2 * (rounds + 1):
+        raise MeasurementError(f"the journal holds {index.count()} runs of {2 * (rounds + 1)}")
+    written = len(list(files.root.glob("*.hdf")))
+    if written != rounds + 1:
+        raise MeasurementError(f"there are {written} NeXus files of {rounds + 1}")
     return times
 
 
