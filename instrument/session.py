@@ -327,7 +327,6 @@ class Session:
             is_live=self.journal.is_open,
             enable=lambda: self.outbox.add(self.nxwriter),
             wait=self.wait_for_files,
-            before_writing=lambda: self.importer.need("apstools.utils"),
         )
         if self.config.nexus.enabled:
             self.outbox.add(self.nxwriter)

@@ -97,7 +97,6 @@ def dither_fields(center: int, target_pv: str) -> dict[str, object]:
         "OUTN": target_pv,
         "OOPT": "Every Time",
         "SCAN": "1 second",
-        "PREC": 0,
     }
 
 

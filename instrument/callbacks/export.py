@@ -172,7 +172,7 @@ class Exporter:
             UserError: It can't be written, or something else is there.
         """
         if not run.complete:
-            raise ExportError(f"run {run.start.get('scan_id')} ({run.start['uid'][:7]}) has not ended")
+            raise ExportError("it has not ended")
         if self._kind == "nexus":
             return self._write_nexus(run, path)
         contents = _RENDER[self._kind](run, path)

@@ -45,7 +45,6 @@ class NexusWriter:
         is_live: Tells whether a run is going on in this session, by its uid.
         enable: Has the outbox deliver runs to this consumer; called at most once.
         wait: Waits until every run is delivered.
-        before_writing: Called before the first file is written, so that an importer thread can be waited for.
         root_map: Where files of images are now, by the `root` of their resource documents.
 
     Attributes:
@@ -67,7 +66,6 @@ class NexusWriter:
         is_live: Callable[[str], bool] = lambda _uid: False,
         enable: Callable[[], object] | None = None,
         wait: Callable[[], object] = lambda: None,
-        before_writing: Callable[[], object] = lambda: None,
         root_map: Mapping[str, str] | None = None,
     ) -> None:
         self._site = site
@@ -75,7 +73,6 @@ class NexusWriter:
         self._is_live = is_live
         self._enable = enable
         self._wait = wait
-        self._before_writing = before_writing
         self._root_map = root_map
         self._file_name: Path | None = None
         self._file_path: Path | None = None
@@ -257,7 +254,6 @@ class NexusWriter:
         return False
 
     def _new_file(self, path: Path, settings: Mapping[str, Any], *, patient: bool = False) -> NexusFile:
-        self._before_writing()
         from instrument.callbacks.nexus_file import file_class
 
         file = file_class(self._site.writer)(path, self._site, root_map=self._root_map, patient=patient)

@@ -15,14 +15,17 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 import json
 import logging
 import re
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import apstools
 import h5py
 import numpy as np
 from apstools.callbacks import NXWriter
@@ -433,6 +436,7 @@ def file_class(dotted: str) -> type[NexusFile]:
     Raises:
         UserError: There is no such class.
     """
+    _load_descriptor_support()
     module, _, name = dotted.rpartition(".")
     try:
         base = getattr(importlib.import_module(module), name)
@@ -443,6 +447,23 @@ def file_class(dotted: str) -> type[NexusFile]:
     own = {name: getattr(base, name) for name in _OWN if getattr(base, name) is not getattr(NXWriter, name)}
     bases = (NexusFile,) if base is NXWriter else (NexusFile, base)
     return type(base.__name__, bases, own)  # the file's @creator names it
+
+
+def _load_descriptor_support() -> None:
+    """Load the one small module of apstools.utils that NXWriter imports with each descriptor.
+
+    The package around it brings databroker, pandas and dask along: two seconds, and impossible in a process that ends.
+    """
+    name = "apstools.utils.descriptor_support"
+    file = Path(cast(str, apstools.__file__)).parent / "utils" / "descriptor_support.py"
+    if name in sys.modules or not file.is_file():
+        return
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
 
 
 def run_in(path: Path) -> str | None:

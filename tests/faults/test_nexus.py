@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -13,6 +15,7 @@ import pytest
 from tests.callbacks.nexus import assert_valid
 from tests.faults.session import Session, until, write_config
 from tests.faults.test_disk import IN_NAMESPACE, MAY_MOUNT, NO_SPACE, Disks
+from tests.terminal import ROOT, clean_environment
 
 WITH_DISK = (*IN_NAMESPACE, 'mount -t tmpfs -o size=64m tmpfs nexus; exec "$@"', "sh")
 SAFE = "the run is safe in the journal"
@@ -207,3 +210,20 @@ def assert_whole(path: Path) -> list[str]:
     with h5py.File(path) as file:
         assert "end_time" in file["entry"]
         return [file["entry/entry_identifier"].asstr()[()]]
+
+
+def test_a_script_that_ends_at_once_writes_its_file_while_it_ends(tmp_path):
+    config = write_config(tmp_path, "nexus: {enabled: true}\nlive: {table: false, plot: false}")
+    done = subprocess.run(
+        [sys.executable, "-c", "from instrument.collection import *\nRE(bp.count([noisy]))"],
+        cwd=tmp_path,
+        env=clean_environment(tmp_path, PYTHONPATH=str(ROOT), INSTRUMENT_CONFIG=str(config)),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "not written" not in done.stdout
+    (path,) = (tmp_path / ".data").glob("*.hdf")
+    assert_whole(path)
