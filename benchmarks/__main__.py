@@ -7,7 +7,7 @@ import difflib
 import sys
 from collections.abc import Sequence
 
-from benchmarks import callbacks, catalog, images, ioc, live_plot, preflight, startup
+from benchmarks import callbacks, catalog, images, ioc, live_plot, preflight, ship, startup
 from benchmarks.harness import Benchmark, run
 
 BENCHMARKS: tuple[Benchmark, ...] = (
@@ -19,6 +19,7 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     ioc.BENCHMARK,
     images.BENCHMARK,
     catalog.BENCHMARK,
+    ship.BENCHMARK,
 )
 
 

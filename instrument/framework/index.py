@@ -37,7 +37,7 @@ from instrument.framework.runfiles import (
     glance,
     has_owner,
     make_packer,
-    month_directories,
+    month_names,
 )
 
 logger = logging.getLogger(LOGGER_NAME)
@@ -330,17 +330,16 @@ class RunIndex:
                 self._refreshed = True
                 messages.extend(line for line in self.unreadable() if self._first_time(line))
             known = dict(self._database.execute("SELECT path, mtime FROM directories"))
-            present = set()
-            for directory in month_directories(self.runs):
-                name = self._relative(directory)
-                present.add(name)
+            present = month_names(self.runs)
+            root = os.fspath(self.runs)
+            for name in present:  # of many years: paths are made only for what has changed
                 try:
-                    mtime = directory.stat().st_mtime_ns
+                    mtime = os.stat(f"{root}/{name}").st_mtime_ns
                 except FileNotFoundError:
                     continue
                 if known.get(name) != mtime:
-                    messages.extend(self._scan(directory, name, mtime))
-            for name in known.keys() - present:
+                    messages.extend(self._scan(self.runs / name, name, mtime))
+            for name in known.keys() - set(present):
                 self._remove(name, [path for (path,) in self._paths(name)])
             messages.extend(self._follow_open_runs())
         return messages

@@ -119,18 +119,23 @@ def run_path(runs: Path, start: Mapping[str, Any]) -> Path:
 
 def month_directories(runs: Path) -> list[Path]:
     """Every `YYYY/MM` directory, oldest first; `runs` itself too, where files of other writers may lie."""
-    found = [runs] if runs.is_dir() else []
-    for year in _numbered(runs, 4):
-        found.extend(_numbered(year, 2))
+    return [runs / name for name in month_names(runs)]
+
+
+def month_names(runs: Path) -> list[str]:
+    """The directories of `month_directories`, relative to `runs`: `.`, `2026/11`."""
+    found = ["."] if runs.is_dir() else []
+    for year in _numbered(os.fspath(runs), 4):
+        found.extend([f"{year}/{month}" for month in _numbered(f"{runs}/{year}", 2)])
     return found
 
 
-def _numbered(directory: Path, digits: int) -> list[Path]:
+def _numbered(directory: str, digits: int) -> list[str]:
     try:
-        names = sorted(entry.name for entry in os.scandir(directory) if entry.name.isdigit() and entry.is_dir())
+        names = [entry.name for entry in os.scandir(directory) if entry.name.isdigit() and entry.is_dir()]
     except OSError:
         return []
-    return [directory / name for name in names if len(name) == digits]
+    return sorted(name for name in names if len(name) == digits)
 
 
 def find_run(runs: Path, uid: str) -> Path | None:
