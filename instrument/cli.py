@@ -115,6 +115,13 @@ def _add_tiled(commands: argparse._SubParsersAction) -> None:
     serve.add_argument("--public-read", action="store_true", default=None, help="reading needs no key")
     serve.add_argument("--embedded-postgres", action="store_true", help="over a PostgreSQL of its own, not SQLite")
     serve.add_argument("--readable", metavar="DIR", type=Path, action="append", help="its images may be read, too")
+    text = "send the runs of the journal that the server does not have; doing it again does the rest"
+    _takes_query(actions.add_parser("backfill", help=text, description=text))
+    text = "write the server's runs to a journal, the documents as they were recorded"
+    export = _takes_query(actions.add_parser("export", help=text, description=text))
+    export.add_argument("directory", metavar="DIRECTORY", type=Path, help="a data directory, made if it is not there")
+    export.add_argument("--url", metavar="URL", help="of another server than this directory's; key in $TILED_API_KEY")
+    export.add_argument("--catalog", metavar="NAME", help="another catalog than this configuration's")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -246,10 +253,10 @@ def _ship(options: argparse.Namespace) -> int:
 
 
 def _tiled(options: argparse.Namespace) -> int:
+    from instrument import tiled_cli
     from instrument.config import load
-    from instrument.tiled import commands
 
-    return commands.ACTIONS[options.action](load(options.config), options)
+    return tiled_cli.ACTIONS[options.action](load(options.config), options)
 
 
 COMMANDS = {

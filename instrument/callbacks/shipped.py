@@ -21,6 +21,14 @@ def _mongodb(config: Config) -> Iterable[ShippedConsumer]:
         yield MongoDB(*databases)
 
 
+def _tiled(config: Config) -> Iterable[ShippedConsumer]:
+    if config.tiled.feed:
+        from instrument.tiled.connection import Server, catalog_of
+        from instrument.tiled.writing import TiledConsumer
+
+        yield TiledConsumer(Server.of(config), catalog_of(config))
+
+
 def _configured(config: Config) -> Iterable[ShippedConsumer]:
     """Those of `ship: consumers:`, from anyone's package."""
     from pydoc import locate
@@ -37,7 +45,7 @@ def _configured(config: Config) -> Iterable[ShippedConsumer]:
         yield cast("ShippedConsumer", consumer)
 
 
-REGISTERED: tuple[Callable[[Config], Iterable[ShippedConsumer]], ...] = (_mongodb, _configured)
+REGISTERED: tuple[Callable[[Config], Iterable[ShippedConsumer]], ...] = (_mongodb, _tiled, _configured)
 
 
 def consumers_of(config: Config) -> list[ShippedConsumer]:

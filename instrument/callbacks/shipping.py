@@ -248,6 +248,18 @@ class Marks:
             self._database.close()
 
 
+def undelivered(path: Path, name: str) -> set[str]:
+    """The runs that the shipping process knows of and one consumer does not have; without changing anything."""
+    if not path.exists():
+        return set()
+    database = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5.0)
+    try:
+        found = database.execute("SELECT uid FROM deliveries WHERE consumer = ? AND state != ?", (name, DELIVERED))
+        return {uid for (uid,) in found}
+    finally:
+        database.close()
+
+
 # -- shipping --------------------------------------------------------------------------------------------------------
 
 

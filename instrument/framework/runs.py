@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, Any
 
 from instrument.config.errors import UserError
@@ -22,13 +22,14 @@ _SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 604800}
 _DAY = re.compile(r"\d{4}-\d{2}(-\d{2})?")
 
 
-def moment(text: str | float | datetime, *, end: bool = False) -> float:
+def moment(text: str | float | datetime, *, end: bool = False, zone: tzinfo | None = None) -> float:
     """A point in time as people write it.
 
     Args:
         text: "2026-11-21", "2026-11-21 04:30", "2026-11" (local time); "2 h", "3 d" (ago; s, min, h, d, w); seconds
             since the epoch; or a datetime.
         end: A day or month that is not told more precisely stands for its end, not its beginning.
+        zone: Of a time that does not tell its own; the machine's if not given.
 
     Returns:
         Seconds since the epoch.
@@ -37,7 +38,7 @@ def moment(text: str | float | datetime, *, end: bool = False) -> float:
         UserError: It is none of these.
     """
     if isinstance(text, datetime):
-        return text.timestamp()
+        return (text if text.tzinfo else text.replace(tzinfo=zone)).timestamp()
     if isinstance(text, int | float) and not isinstance(text, bool):
         return float(text)
     words = str(text).strip()
@@ -53,7 +54,7 @@ def moment(text: str | float | datetime, *, end: bool = False) -> float:
     if end and _DAY.fullmatch(words):
         month = len(words) == len("2026-11")
         found = (found.replace(day=28) + timedelta(days=4)).replace(day=1) if month else found + timedelta(days=1)
-    return found.timestamp()
+    return (found if found.tzinfo else found.replace(tzinfo=zone)).timestamp()
 
 
 def query(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import contextlib
+import functools
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,6 +85,38 @@ def prepare(uri: str) -> None:
 def tables_uri(uri: str, directory: TiledDirectory) -> str:
     """Where the events' columns go: with the catalog in PostgreSQL, else a file beside it."""
     return uri if uri.startswith("postgresql") else f"sqlite:///{directory.tables}"
+
+
+def write_tables_in_turn(path: Path) -> None:
+    """Let one request at a time write to a SQLite of tables, while others read.
+
+    Tiled 0.2.20 writes from several threads without waiting for its turn: with SQLite "database is locked"; with
+    DuckDB, whose one connection all share, one request ends the transaction of another.
+
+    Args:
+        path: The SQLite file; made if it is not there.
+    """
+    import sqlite3
+
+    from tiled.adapters.sql import SQLAdapter
+    from tiled.catalog import adapter as catalog
+
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA journal_mode = WAL")
+    turn = threading.RLock()
+
+    def in_turn(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def wait_for_turn(*arguments: Any, **keywords: Any) -> Any:
+            with turn:
+                return function(*arguments, **keywords)
+
+        return wait_for_turn
+
+    tables: Any = SQLAdapter
+    tables.append_partition = in_turn(tables.append_partition)
+    tables.init_storage = classmethod(in_turn(tables.init_storage.__func__))
+    catalog.delete_physical_asset = in_turn(catalog.delete_physical_asset)
 
 
 def with_driver(uri: str) -> str:

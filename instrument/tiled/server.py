@@ -24,10 +24,17 @@ from urllib.parse import parse_qsl
 
 from instrument.config.errors import UserError, nearest
 from instrument.framework.imports import without_garbage_collection
-from instrument.tiled.database import embedded_postgresql, prepare, public, tables_uri, with_driver
+from instrument.tiled.connection import CATALOG_SPEC
+from instrument.tiled.database import (
+    embedded_postgresql,
+    prepare,
+    public,
+    tables_uri,
+    with_driver,
+    write_tables_in_turn,
+)
 from instrument.tiled.places import TiledDirectory, make_key, need_tiled, write_address
 
-SPEC = ("CatalogOfBlueskyRuns", "3.0")
 _FILTER = re.compile(r"filter\[(\w+)\]\[condition\]\[(\w+)\]")
 
 
@@ -164,6 +171,8 @@ def make_tree(settings: Settings, uri: str) -> Any:
     from tiled.catalog import from_uri
 
     settings.directory.arrays.mkdir(exist_ok=True)
+    if uri.startswith("sqlite"):
+        write_tables_in_turn(settings.directory.tables)
     return from_uri(
         with_driver(uri),
         writable_storage=[settings.directory.arrays, tables_uri(uri, settings.directory)],
@@ -197,11 +206,11 @@ async def _make_catalog(tree: Any, name: str) -> None:
         found = await tree.lookup_adapter([name])
     except NoEntry:
         try:
-            await tree.create_node(StructureFamily.container, {}, key=name, specs=[Spec(*SPEC)])
+            await tree.create_node(StructureFamily.container, {}, key=name, specs=[Spec(*CATALOG_SPEC)])
         except Collision:
             pass  # another server on the same database was quicker
         return
-    if not any(spec.name == SPEC[0] for spec in found.specs):
+    if not any(spec.name == CATALOG_SPEC[0] for spec in found.specs):
         raise UserError(f"{name!r} in the database is no catalog of runs: name another one (tiled: catalog:)")
 
 

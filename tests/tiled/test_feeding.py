@@ -1,0 +1,149 @@
+"""Runs into Tiled and out again: every kind, while they grow, exactly once."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from instrument import tiled_client
+from instrument.framework.runfiles import DataDirectory, RunFile
+from instrument.tiled.connection import Server as Connection
+from instrument.tiled.writing import TiledConsumer
+from tests.terminal import ROOT, clean_environment
+
+from .kinds import Recorder
+
+
+def instrument(server, *arguments, cwd=None):
+    done = subprocess.run(
+        [sys.executable, "-m", "instrument.cli", "tiled", *map(str, arguments)],
+        cwd=cwd or server.directory,
+        env=clean_environment(server.directory, PYTHONPATH=str(ROOT), TILED_API_KEY=server.write_key),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    return done.returncode, done.stdout.splitlines(), done.stderr
+
+
+@pytest.fixture(scope="module")
+def filled(server):
+    """A server with all kinds of runs, backfilled from the journal of its directory."""
+    recorder = Recorder(server.directory / ".data")
+    recorder.all()
+    recorder.close()
+    code, lines, error = instrument(server, "backfill")
+    assert code == 0, (lines, error)
+    assert lines[-1].endswith("0 failed")
+    recorder.catalog = tiled_client.connect(server.url, api_key=server.read_key, catalog="class_2021_03")
+    return recorder
+
+
+def test_backfill_again_sends_nothing_and_is_no_error(server, filled):
+    before = len(filled.catalog)
+    code, lines, _ = instrument(server, "backfill")
+    assert (code, lines[-1][:7]) == (0, "0 runs ")
+    assert len(filled.catalog) == before == len(filled.uids)
+
+
+def test_the_table_is_what_was_recorded(filled):
+    run = filled.catalog[filled.uids["scan"]]
+    assert run.streams == ["primary", "baseline"]
+    table = run.data()
+    assert list(table["m1"]) == [0, 1, 2, 3, 4, 5, 6]
+    assert list(table["noisy"]) == [n / 3 for n in range(7)]
+    assert list(run.data("baseline")["m2"]) == [0.5, 0.5]
+    assert run.stop["exit_status"] == "success"
+
+
+def test_values_of_all_types_come_back(filled):
+    run = filled.catalog[filled.uids["values"]]
+    table = run.data()
+    assert list(table["text"]) == [f"é {n}" for n in range(4)]
+    assert list(table["flag"].astype(bool)) == [False, False, True, False]
+    assert list(table["whole"]) == [0, 1, 2, 3]
+    assert list(table["gap"].isna()) == [False, True, False, False]
+    arrays = run.arrays()
+    np.testing.assert_array_equal(arrays["many"][2], np.arange(40.0) * 2)
+    np.testing.assert_array_equal(arrays["table"][3], np.full((5, 6), 3.0))
+    assert [list(few) for few in table["few"]] == [[n, n + 1, n + 2] for n in range(4)]
+    assert run.start["note"] == 'ü "quoted" \\ %_'
+
+
+@pytest.mark.parametrize(("kind", "per_point"), [("images_one", 1), ("images_many", 3), ("tiff", 1)])
+def test_images_are_read_by_slice_and_as_png(filled, kind, per_point):
+    import io
+
+    from PIL import Image
+
+    run = filled.catalog[filled.uids[kind]]
+    images = filled.images[kind]
+    for number in (0, len(images) - 1, -2):
+        np.testing.assert_array_equal(run.image(number), images[number])
+    array = run.arrays()["image"]
+    assert array.shape[-2:] == images.shape[1:]
+    assert np.prod(array.shape[:-2]) == len(images)
+    part = np.asarray(array[..., 3:5, 2:9]).reshape(-1, 2, 7)
+    np.testing.assert_array_equal(part, images[:, 3:5, 2:9])
+    picture = Image.open(io.BytesIO(run.png(1)))
+    assert (picture.format, picture.size) == ("PNG", (images.shape[2], images.shape[1]))
+    with pytest.raises(tiled_client.TiledQuestionError, match=rf"has {len(images)} images, there is none of number 99"):
+        run.image(99)
+
+
+def test_journal_to_tiled_to_journal_is_the_same_uid_by_uid(server, filled, tmp_path):
+    code, lines, error = instrument(server, "export", tmp_path / "again")
+    assert code == 0, error
+    assert lines[-1] == f"{len(filled.uids)} runs to {tmp_path / 'again'}, 0 were there, 0 failed"
+    again = DataDirectory(tmp_path / "again")
+    for kind, uid in filled.uids.items():
+        (path,) = again.runs.glob(f"*/*/{uid}.msgpack")
+        (original,) = filled.data.runs.glob(f"*/*/{uid}.msgpack")
+        assert path.read_bytes() == original.read_bytes(), kind
+        assert [name for name, _ in RunFile(path)][-1] == "stop"
+    code, lines, _ = instrument(server, "export", tmp_path / "again")
+    assert lines[-1].startswith(f"0 runs to {tmp_path / 'again'}, {len(filled.uids)} were there")
+
+
+# -- while a run goes on ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def growing(server, tmp_path):
+    """A consumer of a catalog of its own, what it wrote as a reader sees it, and documents to feed."""
+    recorder = Recorder(tmp_path / "data")
+    recorder.scan(points=120)
+    recorder.close()
+    (path,) = recorder.data.runs.glob("*/*/*.msgpack")
+    consumer = TiledConsumer(Connection(server.files), "growing")
+    yield server, consumer, list(RunFile(path))
+    consumer.close()
+
+
+def reader(server):
+    return tiled_client.connect(server.url, api_key=server.read_key, catalog="growing")
+
+
+def test_a_reader_sees_a_run_growing_and_what_was_cut_short_is_replaced(growing):
+    server, consumer, documents = growing
+    start = documents[0][1]
+    run = consumer.begin(start)
+    assert run.take(documents[:20]) is None
+    seen = reader(server)[start["uid"]]
+    assert seen.stop is None
+    first = len(seen.data())
+    assert 0 < first < 20
+    run.take(documents[20:70])
+    assert len(reader(server)[start["uid"]].data()) == first + 50
+    assert [row.uid for row in reader(server).runs()] == [start["uid"]]
+
+    run = consumer.begin(start)  # as after a kill
+    assert run.take(documents[:3]) is None
+    assert run.take(documents[3:]).endswith(start["uid"])
+    whole = reader(server)[start["uid"]]
+    assert list(whole.data().index) == list(range(1, 121))
+    assert whole.stop["uid"] == documents[-1][1]["uid"]
+    assert consumer.begin(start) is None
+    assert len(reader(server)) == 1
