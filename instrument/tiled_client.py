@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from instrument.config.errors import UserError, nearest
 from instrument.framework.runs import moment
-from instrument.tiled.connection import CATALOG_SPEC, Server, catalog_of, node_of, pages, plain, told
+from instrument.tiled.connection import CATALOG_SPEC, Server, catalog_of, get, node_of, pages, plain, told
 from instrument.tiled.places import need_tiled
 
 if TYPE_CHECKING:
@@ -317,11 +317,8 @@ class Runs:
         return [*self._filters, *more.items()]
 
     def _page(self, more: Mapping[str, str]) -> dict[str, Any]:
-        from tiled.client.utils import handle_error
-
         node = self._catalog.client
-        answer = handle_error(node.context.http_client.get(node.item["links"]["search"], params=self._parameters(more)))
-        return {} if answer is None else answer.json()
+        return get(node, node.item["links"]["search"], params=self._parameters(more)).json()
 
 
 class Run:
@@ -429,9 +426,7 @@ class Run:
         place = ",".join(map(str, _frame(array.shape, frame, self)))
         link = array.item["links"]["full"]
         with told(self.catalog.url):
-            answer = array.context.http_client.get(link, params={"slice": place}, headers={"Accept": "image/png"})
-            answer.raise_for_status()
-            return answer.read()
+            return get(array, link, params={"slice": place}, headers={"Accept": "image/png"}).content
 
     def _images(self, key: str | None, stream: str) -> Any:
         arrays = {name: array for name, array in self.arrays(stream).items() if len(array.shape) >= 3}

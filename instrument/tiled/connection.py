@@ -178,19 +178,25 @@ def plain(node: Any) -> Any:
 
 def pages(node: Any, parameters: Any, *, limit: int | None = None) -> Iterator[dict[str, Any]]:
     """The items of a search, page by page, with only what is asked for."""
-    from tiled.client.utils import handle_error
-
     size = PAGE if limit is None else min(limit, PAGE)
     wanted = [*(parameters.items() if isinstance(parameters, dict) else parameters), ("page[limit]", str(size))]
     link: str | None = f"{node.item['links']['search']}?{urlencode(wanted)}"
     taken = 0
     while link is not None:
-        answer = node.context.http_client.get(link)
-        answer = cast("httpx.Response", handle_error(answer))
-        content = answer.json()
+        content = get(node, link).json()
         for item in content["data"]:
             yield item
             taken += 1
             if limit is not None and taken >= limit:
                 return
         link = content["links"]["next"]
+
+
+def get(node: Any, link: str, **keywords: Any) -> httpx.Response:
+    """Ask the server, again where the answer was lost on the way."""
+    from tiled.client.utils import handle_error, retry_context
+
+    for attempt in retry_context():
+        with attempt:
+            return cast("httpx.Response", handle_error(node.context.http_client.get(link, **keywords)))
+    raise AssertionError  # the last attempt raises

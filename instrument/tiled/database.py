@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 from instrument.config.errors import UserError
 
@@ -45,7 +46,9 @@ def embedded_postgresql(directory: Path) -> Iterator[str]:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DatabaseError(f"the embedded PostgreSQL in {directory} does not start: {reason}") from error
     try:
-        yield server.get_uri()
+        # with a host that nobody looks up: Tiled takes an address without one for a file's
+        (socket,) = parse_qs(urlsplit(server.get_uri()).query)["host"]
+        yield f"postgresql://localhost/postgres?{urlencode({'host': socket, 'user': 'postgres'})}"
     finally:
         server._cleanup()  # noqa: SLF001  what it does at the end of the process; sooner, so that we can say so
 

@@ -16,8 +16,8 @@ from tiled.queries import QueryValueError, Regex
 
 from instrument.tiled.queries import REGEX, Loose
 
-# uids would match every short word of the letters a to f
-_UIDS = (("start", "uid"), ("stop", "uid"), ("stop", "run_start"))
+# uids would match every short word of the letters a to f; notes are the writer's
+_LEFT_OUT = (("start", "uid"), ("stop", "uid"), ("stop", "run_start"), ("notes",))
 _METADATA = orm.Node.metadata_
 _UNESCAPED = re.compile(r"[ !#-\[\]-~]+")  # stands in JSON as it is
 
@@ -76,15 +76,15 @@ def _matches(value: Any, pattern: str, case_sensitive: bool, sqlite: bool) -> An
 
 
 def _anywhere(query: Loose, pattern: str, sqlite: bool) -> Any:
-    """A text of the metadata, at any depth, but for the uids."""
+    """A text of the metadata, at any depth, but for what says nothing."""
     if not sqlite:
         document = _METADATA
-        for path in _UIDS:
+        for path in _LEFT_OUT:
             document = document.op("#-")(text(f"'{{{','.join(path)}}}'::text[]"))
         flags = ("" if query.case_sensitive else "i") + ("" if query.how == REGEX else "q")
         path = f'$.** ? (@.type() == "string" && @ like_regex {json.dumps(pattern)} flag "{flags}")'
         return func.jsonb_path_exists(document, cast(cast(path, String), JSONPATH))
-    document = func.json_remove(_METADATA, *("$." + ".".join(path) for path in _UIDS))
+    document = func.json_remove(_METADATA, *("$." + ".".join(path) for path in _LEFT_OUT))
     tree = func.json_tree(document).table_valued(column("atom", String), column("type", String), name="tree")
     found = (
         select(literal(1)).select_from(tree).where(tree.c.type == "text", _in_value(tree.c.atom, query, pattern, True))

@@ -104,7 +104,7 @@ class TiledRun:
         self._pack = make_packer()
         self._compress = zlib.compressobj(_LEVEL)
         self._documents = bytearray()
-        self._writer = _writer_class()(catalog, batch_size=_BATCH)
+        self._writer = _writer_class()(catalog, batch_size=_BATCH, max_array_size=0)
         self._normalize = RunNormalizer()
         self._normalize.subscribe(self._writer)
         self._uid = ""
@@ -157,6 +157,10 @@ def _writer_class() -> Any:
             for document in self._external_data_cache.values():
                 self._write_external_data(document)
             self._external_data_cache.clear()
+
+        def stop(self, doc: Any) -> None:
+            super().stop(doc)
+            self._external_data_cache.clear()  # it has written them; `flush` would count their frames again
 
         def event(self, doc: Any) -> None:
             # A column has the type of its first batch: 1 and then 1.5 would not fit.

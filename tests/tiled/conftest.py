@@ -1,9 +1,12 @@
+import os
 import tempfile
 from pathlib import Path
 
 import pytest
 
 from .servers import serving
+
+os.environ.setdefault("TILED_RETRY_ATTEMPTS", "2")  # Tiled's client goes on for most of a minute
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,7 @@ class Recorder:
     """Composes runs and records them through the real journal."""
 
     def __init__(self, root):
-        self.data = DataDirectory(Path(root))
+        self.data = DataDirectory(Path(root).resolve())
         self.index = RunIndex(self.data.index, self.data.runs)
         self.journal = Journal(self.data.runs, index=self.index)
         self.uids = {}

@@ -1,10 +1,12 @@
 """Runs into Tiled and out again: every kind, while they grow, exactly once."""
 
+import io
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from instrument import tiled_client
 from instrument.framework.runfiles import DataDirectory, RunFile
@@ -68,16 +70,12 @@ def test_values_of_all_types_come_back(filled):
     arrays = run.arrays()
     np.testing.assert_array_equal(arrays["many"][2], np.arange(40.0) * 2)
     np.testing.assert_array_equal(arrays["table"][3], np.full((5, 6), 3.0))
-    assert [list(few) for few in table["few"]] == [[n, n + 1, n + 2] for n in range(4)]
+    np.testing.assert_array_equal(arrays["few"][1:3], [[1, 2, 3], [2, 3, 4]])
     assert run.start["note"] == 'ü "quoted" \\ %_'
 
 
 @pytest.mark.parametrize(("kind", "per_point"), [("images_one", 1), ("images_many", 3), ("tiff", 1)])
 def test_images_are_read_by_slice_and_as_png(filled, kind, per_point):
-    import io
-
-    from PIL import Image
-
     run = filled.catalog[filled.uids[kind]]
     images = filled.images[kind]
     for number in (0, len(images) - 1, -2):
