@@ -8,7 +8,7 @@ import bluesky.plans as bp
 import ophyd.sim
 import pytest
 
-from instrument.callbacks.outbox import DELIVERED, OPEN, READY, table
+from instrument.callbacks.outbox import OPEN, READY, table
 from instrument.config.errors import UserError
 from tests.faults_page import fault
 
@@ -313,22 +313,6 @@ def test_the_table_shows_every_consumer(laboratory, consumer):
             "======== ========= ======= ========== files 1 0 ======== ========= ======= =========="
         ).split()
     )
-
-
-def test_a_thousand_runs_back_to_back_all_arrive(laboratory, consumer):
-    laboratory.outbox.add(consumer)
-    laboratory.outbox.start()
-    for number in range(1000):
-        start = {"uid": f"run-{number}", "time": time.time(), "scan_id": number}
-        stop = {"uid": f"stop-{number}", "time": time.time(), "run_start": start["uid"], "exit_status": "success"}
-        for name, document in (("start", start), ("stop", stop)):
-            laboratory.journal(name, document)
-            laboratory.outbox(name, document)
-    assert laboratory.outbox.wait(60)
-    assert consumer.delivered == list(range(1000))
-    assert laboratory.index.count() == 1000
-    states = laboratory.outbox._database.execute("SELECT DISTINCT state FROM deliveries").fetchall()
-    assert states == [(DELIVERED,)]
 
 
 def test_close_says_whether_everything_was_delivered(laboratory, consumer):
