@@ -114,3 +114,84 @@ def images(ad, tmp_path):
     for plugin in ("HDF1:", "TIFF1:", "JPEG1:"):
         ad.set(plugin, FilePath=f"{tmp_path}/", FileName="image")
     return tmp_path
+
+
+# Of each plugin that computes on pixels: what tests change, and what it is at boot.
+COMPUTING = {
+    "ROI1:": {
+        **{f"Min{axis}": 0 for axis in "XYZ"},
+        **{f"Size{axis}": 1_000_000 for axis in "XYZ"},
+        **{f"Bin{axis}": 1 for axis in "XYZ"},
+        **{f"Reverse{axis}": 0 for axis in "XYZ"},
+        **{f"Enable{axis}": 1 for axis in "XYZ"},
+        **{f"AutoSize{axis}": 0 for axis in "XYZ"},
+        "EnableScale": 0,
+        "Scale": 1,
+        "DataTypeOut": "Automatic",
+        "CollapseDims": 0,
+    },
+    "Stats1:": {
+        "ComputeStatistics": 1,
+        "ComputeCentroid": 1,
+        "ComputeProfiles": 0,
+        "ComputeHistogram": 0,
+        "BgdWidth": 1,
+        "CentroidThreshold": 1,
+        "CursorX": 256,
+        "CursorY": 256,
+        "HistSize": 256,
+        "HistMin": 0,
+        "HistMax": 255,
+    },
+    "Proc1:": {
+        "DataTypeOut": "Automatic",
+        "EnableBackground": 0,
+        "EnableFlatField": 0,
+        "ScaleFlatField": 255,
+        "EnableOffsetScale": 0,
+        "Offset": 0,
+        "Scale": 1,
+        "EnableLowClip": 0,
+        "EnableHighClip": 0,
+        "EnableFilter": 0,
+        "ResetFilter": 1,
+        "AutoResetFilter": 0,
+        "FilterCallbacks": 0,
+        "NumFilter": 1,
+        "FilterType": "RecursiveAve",
+        "OOffset": 0,
+        "OScale": 1,
+    },
+    "Trans1:": {"Type": "None"},
+    "CC1:": {"ColorModeOut": "Mono", "FalseColor": "None"},
+    "Over1:": {f"{number}:Use": 0 for number in (1, 2, 3, 8)},
+    "Attr1:": {"TSControl": "Stop", "TSNumPoints": 2048, **{f"{number}:AttrName": "" for number in (1, 2, 3, 8)}},
+}
+
+
+@pytest.fixture
+def pipe(ad):
+    """A function that plugs plugins in a row behind the camera and image1 at the end, all enabled and blocking.
+
+    So ``ad.frame()`` is what the last one makes of the frame, when the acquisition is done.
+    """
+
+    def connect(*prefixes, **settings):
+        source = "SIM1"
+        for prefix in prefixes:
+            ad.set(
+                prefix,
+                NDArrayPort=source,
+                EnableCallbacks=1,
+                BlockingCallbacks=1,
+                ArrayCallbacks=1,
+                **{name: value for name, value in COMPUTING[prefix].items() if name not in settings},
+                **settings,
+            )
+            source = ad.text(f"{prefix}PortName_RBV")
+        ad.set("image1:", NDArrayPort=source, EnableCallbacks=1, BlockingCallbacks=1)
+
+    for prefix in COMPUTING:
+        ad.set(prefix, EnableCallbacks=0, BlockingCallbacks=0, NDArrayPort="SIM1", ArrayCallbacks=0)
+    yield connect
+    ad.set("image1:", NDArrayPort="SIM1", EnableCallbacks=0)

@@ -5,12 +5,19 @@ from __future__ import annotations
 import logging
 import sys
 
+from virtual_beamline.area_detector.attribute_plugin import Attributes
+from virtual_beamline.area_detector.color_convert import ColorConvert
 from virtual_beamline.area_detector.hdf5 import Hdf5
 from virtual_beamline.area_detector.image_files import Jpeg, Tiff
+from virtual_beamline.area_detector.overlay import Overlay
 from virtual_beamline.area_detector.port import Detector
+from virtual_beamline.area_detector.process import Process
 from virtual_beamline.area_detector.pva import Pva
+from virtual_beamline.area_detector.roi import Roi
 from virtual_beamline.area_detector.sim_detector import SimDetector
+from virtual_beamline.area_detector.stats import Stats
 from virtual_beamline.area_detector.std_arrays import StdArrays
+from virtual_beamline.area_detector.transform import Transform
 from virtual_beamline.epics import RecordSpec
 from virtual_beamline.names import AREA_DETECTOR_PREFIX, ID_RECORD, LOOPBACK
 from virtual_beamline.physics import World
@@ -32,6 +39,15 @@ def make_ports(detector: Detector, world: World, images: tuple[str, int] | None 
     Hdf5(detector, "HDF1:", "FileHDF1", "SIM1")
     Tiff(detector, "TIFF1:", "FileTIFF1", "SIM1")
     Jpeg(detector, "JPEG1:", "FileJPEG1", "SIM1")
+    for number in range(1, 5):
+        Roi(detector, f"ROI{number}:", f"ROI{number}", "SIM1")
+    for number in range(1, 6):
+        Stats(detector, f"Stats{number}:", f"STATS{number}", "SIM1")  # with its time series, Stats1:TS:
+    Process(detector, "Proc1:", "PROC1", "SIM1")
+    Transform(detector, "Trans1:", "TRANS1", "SIM1")
+    ColorConvert(detector, "CC1:", "CC1", "SIM1")
+    Overlay(detector, "Over1:", "OVER1", "SIM1")
+    Attributes(detector, "Attr1:", "ATTR1", "SIM1")
 
 
 def contents(prefix: str = AREA_DETECTOR_PREFIX, world: World | None = None) -> list[RecordSpec]:

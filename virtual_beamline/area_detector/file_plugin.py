@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 import logging
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 from virtual_beamline.area_detector import parameters as p
 from virtual_beamline.area_detector.ndarray import NDArray
@@ -154,7 +154,7 @@ class FilePlugin(Plugin):
             case _:
                 super().write(name, value)
 
-    def refuse(self, name: str, value: object, why: str) -> None:
+    def refuse(self, name: str, value: object, why: str) -> NoReturn:
         """Refuse, and say so in WriteMessage."""
         self.set(WriteMessage=f"{name} = {value} refused: {why}")
         super().refuse(name, value, why)

@@ -32,6 +32,8 @@ class ArrayPort(Port):
     """A port that passes NDArrays on to those that are plugged into it."""
 
     driver_version: ClassVar[str] = ADCORE_VERSION
+    addresses: ClassVar[int] = 1
+    """At address 0 are the arrays; a port that passes on other ones, too, has more of them (NDArrayAddress)."""
     parameters = (
         p.string("PortName", "", "Name of this port").readonly(),
         p.string("ADCoreVersion", ADCORE_VERSION, "Release of ADCore that it acts like").readonly(),
@@ -71,8 +73,8 @@ class ArrayPort(Port):
         super().__init__(detector, prefix, name)
         self._listeners: tuple[Plugin, ...] = ()
         self._listeners_lock = threading.Lock()
-        self.last_array: NDArray | None = None
-        """What it has passed on last; before the first frame an empty one of the right size and type."""
+        self.last_arrays: dict[int, NDArray] = {}
+        """What it has passed on last, by address; before the first frame an empty one of the right size and type."""
         self.attribute_list = AttributeList(self)
         self._arrays_in_use: dict[int, int] = {}
         self.set(PortName=name, DriverVersion=self.driver_version)
@@ -103,7 +105,7 @@ class ArrayPort(Port):
 
     def show_array(self, array: NDArray) -> None:
         """Show size, type, number and time of an array in the parameters."""
-        x, y, z = array.image_size
+        x, y, z = self.shown_size(array)
         dimensions = array.dimensions
         seconds, nanoseconds = array.epics_time
         if self["Dimensions"] != list(dimensions):
@@ -124,18 +126,24 @@ class ArrayPort(Port):
             EpicsTSNsec=nanoseconds,
         )
 
-    def pass_on(self, array: NDArray) -> None:
-        """Give an array to all that are plugged in here."""
-        self.last_array = array
-        if self["ArrayCallbacks"]:
-            for listener in self._listeners:
-                listener.receive(array)
+    def shown_size(self, array: NDArray) -> tuple[int, int, int]:
+        """What ArraySizeX, Y and Z show for an array."""
+        return array.image_size
 
-    def announce(self, array: NDArray) -> None:
+    def pass_on(self, array: NDArray, address: int = 0) -> None:
+        """Give an array to all that are plugged in here, at this address."""
+        self.last_arrays[address] = array
+        if self["ArrayCallbacks"] or address:
+            for listener in self._listeners:
+                if listener["NDArrayAddress"] == address:
+                    listener.receive(array)
+
+    def announce(self, array: NDArray, address: int = 0) -> None:
         """Tell all that are plugged in here what arrays to expect, so that a file can be opened before the first."""
-        self.last_array = array
+        self.last_arrays[address] = array
         for listener in self._listeners:
-            listener.expect(array)
+            if listener["NDArrayAddress"] == address:
+                listener.expect(array)
 
     def made(self, array: NDArray) -> NDArray:
         """Count an array that this port has made among those in use, as long as anything has it."""
@@ -321,6 +329,9 @@ class Plugin(ArrayPort):
     def expect(self, array: NDArray) -> None:
         """Called by the source when the next arrays will be like this one."""
         self._input = array
+        self._announce_output(array)
+
+    def _announce_output(self, array: NDArray) -> None:
         self.show_array(array)
         try:
             output = self.output_of(array)
@@ -333,7 +344,7 @@ class Plugin(ArrayPort):
     def expect_again(self) -> None:
         """Tell what to expect from here after a setting of this plugin has changed it."""
         if self._input is not None:
-            self.expect(self._input)
+            self._announce_output(self._input)
 
     # -- settings --------------------------------------------------------------------------------------------
 
@@ -348,8 +359,9 @@ class Plugin(ArrayPort):
         self._source = source if isinstance(source, ArrayPort) else None
         if self._source is not None:
             self._source.plug_in(self)
-            if self._source.last_array is not None:
-                self.expect(self._source.last_array)
+            array = self._source.last_arrays.get(self["NDArrayAddress"])
+            if array is not None:
+                self.expect(array)
 
     def write(self, name: str, value: Any) -> None:
         """Take a value."""
@@ -359,12 +371,19 @@ class Plugin(ArrayPort):
                 if not isinstance(source, ArrayPort):
                     known = ", ".join(port.name for port in self.detector.ports.values() if isinstance(port, ArrayPort))
                     self.refuse(name, value, f"there is no such port (there are {known})")
-                if source is self or self.leads_to(source):  # type: ignore[arg-type]
+                if source is self or self.leads_to(source):
                     self.refuse(name, value, "it gets its own arrays from here")
+                if self["NDArrayAddress"] >= source.addresses:
+                    self.refuse(name, value, f"it has no NDArrayAddress {self['NDArrayAddress']}")
                 super().write(name, value)
                 self._plug_into(value)
-            case "NDArrayAddress" if value:
-                self.refuse(name, value, "ports here have the address 0 only")
+            case "NDArrayAddress":
+                addresses = 1 if self._source is None else self._source.addresses
+                if not 0 <= value < addresses:
+                    known = "0 only" if addresses == 1 else f"0 to {addresses - 1}"
+                    self.refuse(name, value, f"{self['NDArrayPort']} has the address {known}")
+                super().write(name, value)
+                self._plug_into(self["NDArrayPort"])
             case "QueueSize":
                 if not 1 <= value <= _MAX_QUEUE:
                     self.refuse(name, value, f"1 to {_MAX_QUEUE} arrays can wait")

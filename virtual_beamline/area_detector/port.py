@@ -8,8 +8,8 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, ClassVar, NoReturn
 
 from virtual_beamline.area_detector.parameters import Parameter
 from virtual_beamline.epics import ParameterDevice, PutRefusedError, PvNameLink, Record, RecordSpec, base
@@ -94,18 +94,31 @@ class Port:
 
     def set(self, **values: Any) -> None:
         """Set values and tell clients of those that changed."""
-        changed = [name for name, value in values.items() if self._change(name, value)]
-        for name in changed:
+        self.show(self.take(**values))
+
+    def take(self, **values: Any) -> list[str]:
+        """Set values without telling anyone; gives the names of those that changed, for :meth:`show`.
+
+        So values can be set under a lock that :meth:`write` takes, too, and shown without it.
+        """
+        return [name for name, value in values.items() if self._change(name, value)]
+
+    def show(self, names: Iterable[str]) -> None:
+        """Tell clients the present values."""
+        for name in names:
             self.detector.publish(self, name)
+
+    def show_soon(self, names: Iterable[str]) -> None:
+        """The same for values that change with each frame, see :meth:`set_soon`."""
+        for name in names:
+            self.detector.publish_soon(self, name)
 
     def set_soon(self, **values: Any) -> None:
         """Set values that change with each frame: clients are told at once if they change rarely, else now and then.
 
         :meth:`Detector.tell_all` tells what has not been told yet.
         """
-        for name, value in values.items():
-            if self._change(name, value):
-                self.detector.publish_soon(self, name)
+        self.show_soon(self.take(**values))
 
     def _change(self, name: str, value: Any) -> bool:
         before = self._values[name]
@@ -132,7 +145,7 @@ class Port:
             self.refuse(name, value, f"there are {len(parameter.choices)} choices")
         self.write(name, value)
 
-    def refuse(self, name: str, value: object, why: str) -> None:
+    def refuse(self, name: str, value: object, why: str) -> NoReturn:
         """Refuse a value that a client has put.
 
         Raises:
