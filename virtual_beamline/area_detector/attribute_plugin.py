@@ -116,7 +116,7 @@ class Attributes(Plugin):
                 full = self._series.add(found)
                 values |= {"TSCurrentPoint": self._series.count, "TSAcquiring": int(not full)}
             changed = self.take(**values)
-        self.show(changed)
+        self.show_soon(changed)
         if full:
             self._read()
         return array

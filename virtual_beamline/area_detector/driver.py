@@ -209,7 +209,7 @@ class Driver(ArrayPort):
 
     def _tell_format(self) -> None:
         image = self.image_format()
-        self.show_array(image)
+        self.show_array(image, at_once=True)
         self.announce(image.with_attributes(self._attributes(image)))
 
     def _attributes(self, image: NDArray) -> dict[str, Attribute]:

@@ -116,11 +116,11 @@ class Overlay(Plugin):
         if self[name] != value:
             self.set_back(**{name: value})
 
-    def show_array(self, array: NDArray) -> None:
+    def show_array(self, array: NDArray, at_once: bool = False) -> None:
         """Show the input."""
         x, y, _ = array.image_size
         self.set(MaxSizeX=x, MaxSizeY=y)
-        super().show_array(array)
+        super().show_array(array, at_once)
 
     def output_of(self, array: NDArray) -> NDArray:
         """The image with everything drawn that is used."""

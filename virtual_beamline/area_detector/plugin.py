@@ -103,8 +103,8 @@ class ArrayPort(Port):
 
     # -- arrays -----------------------------------------------------------------------------------------------
 
-    def show_array(self, array: NDArray) -> None:
-        """Show size, type, number and time of an array in the parameters."""
+    def show_array(self, array: NDArray, at_once: bool = False) -> None:
+        """Show size, type, number and time of an array in the parameters; ``at_once`` if it is not one of many."""
         x, y, z = self.shown_size(array)
         dimensions = array.dimensions
         seconds, nanoseconds = array.epics_time
@@ -112,7 +112,7 @@ class ArrayPort(Port):
             sizes = {f"ArraySize{n}": dimensions[n] if n < len(dimensions) else 0 for n in range(DIMENSIONS)}
             self.set(**sizes, Dimensions=list(dimensions), NDimensions=len(dimensions))
         colors = self.by_name["ColorMode"].choices
-        self.set_soon(
+        (self.set if at_once else self.set_soon)(
             ArraySizeX=x,
             ArraySizeY=y,
             ArraySizeZ=z,
@@ -332,7 +332,7 @@ class Plugin(ArrayPort):
         self._announce_output(array)
 
     def _announce_output(self, array: NDArray) -> None:
-        self.show_array(array)
+        self.show_array(array, at_once=True)
         try:
             output = self.output_of(array)
         except Exception:

@@ -212,7 +212,7 @@ class Process(Plugin):
         output = self._sum_of("OOffset", *self._factors("O"), data)
         self._filter = self._sum_of("FOffset", *self._factors("F"), data)
         data[...] = output
-        self.set(NumFiltered=self._filtered)
+        self.set_soon(NumFiltered=self._filtered)
         return self._filtered == number or not self["FilterCallbacks"]
 
     def _factors(self, of: str) -> tuple[float, float]:

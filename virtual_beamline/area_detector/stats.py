@@ -175,7 +175,7 @@ class Stats(Plugin):
         if self["ComputeCentroid"]:
             moments = statistics.centroid(above)
             values = (getattr(moments, field) for field in statistics.Centroid.__slots__)
-            self.set(**dict(zip(_CENTROID, values, strict=True)))
+            self.set_soon(**dict(zip(_CENTROID, values, strict=True)))
         if self["ComputeProfiles"]:
             self._show_profiles(image, above)
 
@@ -183,7 +183,7 @@ class Stats(Plugin):
         found = statistics.basic(array.data)
         x, y, _ = xyz_axes(array)
         least, greatest = (np.unravel_index(at, array.data.shape) for at in (found.minimum_at, found.maximum_at))
-        self.set(
+        self.set_soon(
             MinValue=found.minimum,
             MinX=float(least[x]) if x is not None else 0.0,
             MinY=float(least[y]) if y is not None else 0.0,
@@ -212,7 +212,7 @@ class Stats(Plugin):
             "ProfileCursorX": image[cursor_y],
             "ProfileCursorY": image[:, cursor_x],
         }
-        self.set(
+        self.set_soon(
             **{name: np.ascontiguousarray(values, np.float64) for name, values in profiles.items()},
             CursorVal=float(image[cursor_y, cursor_x]),
             ProfileSizeX=columns,
@@ -221,7 +221,9 @@ class Stats(Plugin):
 
     def _show_histogram(self, array: NDArray) -> None:
         found = statistics.histogram(array.data, self["HistSize"], self["HistMin"], self["HistMax"])
-        self.set(Histogram=found.counts, HistBelow=found.below, HistAbove=found.above, HistEntropy=float(found.entropy))
+        self.set_soon(
+            Histogram=found.counts, HistBelow=found.below, HistAbove=found.above, HistEntropy=float(found.entropy)
+        )
 
 
 def _within(place: int, length: int) -> int:

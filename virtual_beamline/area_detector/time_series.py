@@ -195,7 +195,7 @@ class TimeSeries(Plugin):
                 TSElapsedTime=round(time.monotonic() - self._began, 3),
                 TSAcquiring=int(not full),
             )
-        self.show(changed)
+        self.show_soon(changed)
         if full:
             self._read()
             self.set_back(TSAcquire=0)
