@@ -7,7 +7,7 @@ import difflib
 import sys
 from collections.abc import Sequence
 
-from benchmarks import callbacks, catalog, images, ioc, live_plot, preflight, ship, startup
+from benchmarks import callbacks, catalog, images, ioc, live_plot, preflight, ship, snapshot, startup
 from benchmarks.harness import Benchmark, run
 
 BENCHMARKS: tuple[Benchmark, ...] = (
@@ -20,6 +20,7 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     images.BENCHMARK,
     catalog.BENCHMARK,
     ship.BENCHMARK,
+    snapshot.BENCHMARK,
 )
 
 
