@@ -184,22 +184,30 @@ class Collector:
             self._add(self._descriptors[document["descriptor"]], first, times)
 
     def _add(self, descriptor: Mapping[str, Any], data: Mapping[str, Any], timestamps: Mapping[str, Any]) -> None:
-        unreachable = descriptor.get("name") == UNREACHABLE
-        for key, data_key in descriptor["data_keys"].items():
-            if key in data and key not in self._seen:
-                self._seen.add(key)
-                value, problem = (None, str(data[key])) if unreachable else (data[key], None)
-                when = None if unreachable else timestamps.get(key)
-                self.snapshot.entries.append(Entry(key, data_key, value, when, problem))
-        if unreachable:
+        if descriptor.get("name") == UNREACHABLE:
+            for key, data_key in descriptor["data_keys"].items():
+                self._append(Entry(key, data_key, problem=str(data[key])))
             return
-        for configuration in descriptor.get("configuration", {}).values():  # what devices are set to, beside readings
+        keys = descriptor["data_keys"]
+        configurations = descriptor.get("configuration") or {}
+        objects = descriptor.get("object_keys") or {"": list(keys)}
+        for (
+            name,
+            own,
+        ) in objects.items():  # how a device is configured, which is set before it is moved, then its readings
+            configuration = configurations.get(name) or {}
             for key, data_key in configuration.get("data_keys", {}).items():
-                if key in configuration["data"] and key not in self._seen:
-                    self._seen.add(key)
-                    self.snapshot.entries.append(
-                        Entry(key, data_key, configuration["data"][key], configuration["timestamps"].get(key))
-                    )
+                if key in configuration["data"] and key not in data:
+                    when = configuration["timestamps"].get(key)
+                    self._append(Entry(key, data_key, configuration["data"][key], when))
+            for key in own:
+                if key in data:
+                    self._append(Entry(key, keys[key], data[key], timestamps.get(key)))
+
+    def _append(self, entry: Entry) -> None:
+        if entry.key not in self._seen:
+            self._seen.add(entry.key)
+            self.snapshot.entries.append(entry)
 
 
 # --- values --------------------------------------------------------------------------------------------------------

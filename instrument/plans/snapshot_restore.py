@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -12,7 +13,7 @@ from bluesky.utils import FailedStatus, MsgGenerator, RunEngineControlException
 from instrument.config.errors import UserError
 from instrument.devices.notes import Notes
 from instrument.devices.pv_setpoint import PvSetpoint
-from instrument.devices.pvs import TIMEOUT
+from instrument.devices.pvs import TIMEOUT, PvList, unique_keys
 from instrument.devices.restoring import PvTargets, Step, steps
 from instrument.framework.comparison import Tolerance
 from instrument.framework.snapshots import BEFORE, OUTCOME, RESTORE, UNDO, Snapshot, Snapshots, shown
@@ -20,6 +21,7 @@ from instrument.plans.checks import plan
 from instrument.plans.snapshot import record, software_versions
 
 SET = "set"
+AS_WRITTEN = Tolerance(relative=1e-6)  # what a record of single precision gives back
 UNTRIED = "not tried"
 
 
@@ -105,8 +107,8 @@ def snapshot_undo(
     """
     kinds = (RESTORE, UNDO)
     before = snapshots.find(which, plans=kinds, stream=BEFORE)
-    outcomes = {entry.key: entry.value for entry in snapshots.find(before.uid, plans=kinds, stream=OUTCOME).entries}
-    before.entries = [entry for entry in reversed(before.entries) if outcomes.get(entry.key) != UNTRIED]
+    outcomes = {entry.name: entry.value for entry in snapshots.find(before.uid, plans=kinds, stream=OUTCOME).entries}
+    before.entries = [entry for entry in reversed(before.entries) if outcomes.get(entry.name) != UNTRIED]
     start = {"plan_name": UNDO, "plan_description": f"set again what was set before {before}", **(md or {})}
     return (
         yield from _restore(
@@ -150,18 +152,51 @@ def _restore(
     start["undoes" if name == UNDO else "snapshot"] = source
     uid = yield from bps.open_run(start)
     yield from record(targets, BEFORE)
-    yield from _set_all(wanted, targets, within, show, undo=told[1], name=name)
+    others = PvList([step.name for step in todo if step.action == "same"], timeout=timeout, name="others")
+    yield from _set_all(wanted, Check(targets, others, todo, within), show, undo=told[1], name=name)
     return uid
 
 
+@dataclass(frozen=True)
+class Check:
+    """What is read again when all is set.
+
+    Attributes:
+        targets: What is set.
+        others: What had its value already; setting the former may have changed it (an offset does).
+        todo: Every step.
+        within: What counts as the same.
+    """
+
+    targets: PvTargets
+    others: PvList
+    todo: Sequence[Step]
+    within: Tolerance
+
+    def outcome(self, step: Step) -> Step:
+        """A step that was set, and whether the PV has that value now."""
+        if step.outcome != SET:
+            return step
+        reading = self.targets.readings.get(step.name)
+        if reading is None:
+            return step.with_outcome(f"set, but not read again: {self.targets.unreachable.get(step.name, 'no value')}")
+        if self.within.same(step.value, reading.value) or AS_WRITTEN.same(step.value, reading.value):
+            return step
+        return step.with_outcome(f"set, but it is {shown(reading.value, reading.data_key)}")
+
+    def changed(self) -> list[Step]:
+        """What was as in the snapshot, and is not any more."""
+        found = []
+        for step in self.todo:
+            reading = self.others.readings.get(step.name)
+            if step.action == "same" and reading is not None and not self.within.same(step.value, reading.value):
+                now = shown(reading.value, reading.data_key)
+                found.append(step.with_outcome(f"not set, since it was the same, but now it is {now}"))
+        return found
+
+
 def _set_all(
-    wanted: Sequence[Step],
-    targets: PvTargets,
-    within: Tolerance,
-    show: Callable[[str], object],
-    *,
-    undo: str,
-    name: str,
+    wanted: Sequence[Step], check: Check, show: Callable[[str], object], *, undo: str, name: str
 ) -> MsgGenerator[None]:
     """Set one PV after the other until one is not set; record what became of each, whatever happens, and tell it."""
     tried: list[Step] = []
@@ -187,13 +222,12 @@ def _set_all(
         error = failed
         cause = failed.__cause__ if isinstance(failed, FailedStatus) and failed.__cause__ else failed
         tried[-1] = tried[-1].with_outcome(f"not set: {' '.join(str(cause).split())}")
-    yield from _conclude(_all(wanted, tried), targets, within, show, interrupted, error, undo=undo, name=name)
+    yield from _conclude(_all(wanted, tried), check, show, interrupted, error, undo=undo, name=name)
 
 
 def _conclude(
     outcomes: list[Step],
-    targets: PvTargets,
-    within: Tolerance,
+    check: Check,
     show: Callable[[str], object],
     interrupted: BaseException | None,
     error: Exception | None,
@@ -202,12 +236,15 @@ def _conclude(
     name: str,
 ) -> MsgGenerator[None]:
     """Read all again, record it with what became of each, close the run, and tell it."""
+    targets = check.targets
     yield from bps.trigger(targets, wait=True)
-    outcomes = [_verified(step, targets, within) for step in outcomes]
+    yield from bps.trigger(check.others, wait=True)
+    outcomes = [*map(check.outcome, outcomes), *check.changed()]
     if targets.readings:
         yield from record(targets, "primary")
+    keys = unique_keys(step.name for step in outcomes)
     yield from record(
-        Notes(OUTCOME, {targets.key_of(step.name): (f"PV:{step.name}", step.outcome) for step in outcomes}), OUTCOME
+        Notes(OUTCOME, {keys[step.name]: (f"PV:{step.name}", step.outcome) for step in outcomes}), OUTCOME
     )
     failed = [step for step in outcomes if step.outcome != SET]
     reason = "; ".join(f"{step.name}: {step.outcome}" for step in failed)
@@ -226,18 +263,6 @@ def _conclude(
 
 def _all(wanted: Sequence[Step], tried: Sequence[Step]) -> list[Step]:
     return [*tried, *(step.with_outcome(UNTRIED) for step in wanted[len(tried) :])]
-
-
-def _verified(step: Step, targets: PvTargets, within: Tolerance) -> Step:
-    """The outcome, if the PV has now what it was set to."""
-    if step.outcome != SET:
-        return step
-    reading = targets.readings.get(step.name)
-    if reading is None:
-        return step.with_outcome(f"set, but not read again: {targets.unreachable.get(step.name, 'no value')}")
-    if within.same(step.value, reading.value) or Tolerance(relative=1e-6).same(step.value, reading.value):
-        return step
-    return step.with_outcome(f"set, but it is {shown(reading.value, reading.data_key)}")
 
 
 def lines(label: str, todo: Sequence[Step]) -> list[str]:

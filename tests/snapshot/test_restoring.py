@@ -238,6 +238,23 @@ def test_a_value_that_is_not_taken_is_told(snapshot, put, get):
         put("gp:m5_able", "Enable")
 
 
+def test_what_is_changed_by_setting_another_pv_is_told(snapshot, put, get):
+    put("gp:m6.OFF", 1.0)
+    put("gp:m6", 2.0)
+    snapshot("gp:m6", "gp:m6.OFF", "-q")
+    put("gp:m6.OFF", 0.5)  # the position is 1.5 now
+    put("gp:m6", 2.0)  # and as in the snapshot again, for another offset
+    try:
+        told = snapshot("--restore", "-1", "--write")
+        assert told.code == 1
+        assert "\ngp:m6.OFF: 0.5 -> 1.0: set\n" in told.out
+        assert "\ngp:m6: 2.0 -> 2.0: not set, since it was the same, but now it is 2.5\n" in told.out
+        assert snapshot("--restore", "-1", "--write").code == 0  # what is left
+        assert get("gp:m6", "gp:m6.OFF") == [2.0, 1.0]
+    finally:
+        put("gp:m6.OFF", 0.0)
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
