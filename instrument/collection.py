@@ -26,7 +26,8 @@ def _start() -> dict[str, object]:
     session.open(commands.NAMES, shell=shell)
     typed = {**session.plans, **commands.commands(session)}
     if shell is not None:
-        prompt.install(shell, session.last_error, session.RE, session.engine_without_documents(), typed)
+        engines = session.RE, session.engine_without_documents()
+        prompt.install(shell, session.last_error, *engines, typed, session.suspenders.prompt)
         session.importer.start()
     return {**session.names(), **typed}
 

@@ -309,6 +309,35 @@ class Session:
         self.RE.guard(self.health.check_message)
         self.sd = SupplementalData(baseline=self.devices.baseline, usable=self.health.usable)
         self.RE.preprocessors.append(self.sd)
+        self._open_suspenders()
+
+    def _open_suspenders(self) -> None:
+        """What holds runs while something is wrong, off unless iconfig.yml says otherwise."""
+        from instrument.devices import registry
+        from instrument.framework.suspenders import Condition, Suspender, Suspenders
+
+        wanted = {one.name: one for one in self.config.suspenders}
+        signals = registry.shortcuts(self.devices, {name: one.signal for name, one in wanted.items()})
+        self.suspenders = Suspenders(
+            self.RE,
+            [
+                Suspender(
+                    name,
+                    signal,
+                    Condition(**{key: getattr(wanted[name], key) for key in Condition.__dataclass_fields__}),
+                    settle=wanted[name].settle,
+                    abort_after=wanted[name].abort_after,
+                    tell=self.notify,
+                )
+                for name, signal in signals.items()
+            ],
+        )
+        for name in signals:
+            if wanted[name].enabled:
+                try:
+                    self.suspenders.switch(name, on=True)
+                except UserError as error:
+                    logger.warning("suspender %s", error)
 
     def _open_callbacks(self) -> None:
         """Live table and plot, and the files that are written behind each run."""

@@ -7,7 +7,14 @@ from collections.abc import Iterator, Mapping
 
 from virtual_beamline.epics import RecordSpec
 from virtual_beamline.names import DEFAULT_PREFIX, ID_RECORD, LOOPBACK
-from virtual_beamline.physics import CHANNEL_RATES, CLOCK_FREQUENCY, World, dither_fields, temperature_fields
+from virtual_beamline.physics import (
+    CHANNEL_RATES,
+    CLOCK_FREQUENCY,
+    World,
+    beam_fields,
+    dither_fields,
+    temperature_fields,
+)
 
 logger = logging.getLogger("virtual_beamline")
 
@@ -42,6 +49,7 @@ def contents(
         *_user_calc_outs(prefix),
         *_scratch(f"{prefix}gp:"),
         *_busys(prefix),
+        *_ring(f"{prefix}ring:"),
         *_statistics(prefix),
     ]
 
@@ -179,6 +187,14 @@ def _scratch(prefix: str) -> Iterator[RecordSpec]:
 def _busys(prefix: str) -> Iterator[RecordSpec]:
     for number in range(1, BUSYS + 1):
         yield RecordSpec(f"{prefix}mybusy{number}", "busy", f"Busy until somebody says done, {number}")
+
+
+def _ring(prefix: str) -> Iterator[RecordSpec]:
+    """A storage ring: its current, and a switch that takes the beam away."""
+    switch, current = f"{prefix}beam", f"{prefix}current"
+    states = {"ZNAM": "lost", "ONAM": "stored", "VAL": 1, "PINI": "YES"}
+    yield RecordSpec(switch, "bo", "Is there beam in the ring", states)
+    yield RecordSpec(current, "calc", "Stored current", {**beam_fields(switch), "INPA": f"{current}.VAL"})
 
 
 def _statistics(prefix: str) -> Iterator[RecordSpec]:

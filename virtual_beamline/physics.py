@@ -118,6 +118,26 @@ def temperature_fields(pv: str, setpoint: float = 25.0) -> dict[str, object]:
     }
 
 
+BEAM_CALC = "B?(A<C?D:A-E):0"
+"""Stored current A: it decays by E each time and is topped up to D below C, while there is beam (B)."""
+
+
+def beam_fields(switch_pv: str) -> dict[str, object]:
+    """Fields of the calc record that simulates a storage ring's current (mA), which ``switch_pv`` can take away."""
+    return {
+        "EGU": "mA",
+        "PREC": 3,
+        "INPB": f"{switch_pv} CP",
+        "C": 100.0,
+        "D": 102.0,
+        "E": 0.01,
+        "VAL": 102.0,
+        "SCAN": "1 second",
+        "PINI": "YES",
+        "CALC": BEAM_CALC,
+    }
+
+
 class World:
     """One simulated world; equal seeds make equal worlds."""
 

@@ -18,6 +18,7 @@ from instrument.commands.peak import PeakCommands
 from instrument.commands.planning import PlanningCommands
 from instrument.commands.positions import PositionCommands
 from instrument.commands.snapshots import SnapshotCommands
+from instrument.commands.suspending import SuspendingCommands
 
 if TYPE_CHECKING:
     from instrument.session import Session
@@ -35,6 +36,7 @@ GROUPS = (
     FileCommands,
     EngineCommands,
     SnapshotCommands,
+    SuspendingCommands,
 )
 
 NAMES: tuple[str, ...] = tuple(name for group in GROUPS for name in vars(group) if not name.startswith("_"))

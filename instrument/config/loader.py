@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import keyword
 import os
-import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
@@ -134,8 +133,10 @@ def _fields(location: Location) -> list[str]:
     """The keys that the model at a path knows."""
     model: type[BaseModel] = SessionFile
     for part in location:
+        if isinstance(part, int):  # the place in a list, whose model it is
+            continue
         annotation = model.model_fields[str(part)].annotation
-        options = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+        options = typing.get_args(annotation) or (annotation,)
         model = next(option for option in options if isinstance(option, type) and issubclass(option, BaseModel))
     return list(model.model_fields)
 

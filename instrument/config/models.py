@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from instrument.config.errors import nearest
 
@@ -217,6 +217,29 @@ class Tiled(Model):
     )
 
 
+class Suspender(Model):
+    """What suspends a run until it is well again."""
+
+    name: str = Field(pattern=r"^[A-Za-z_]\w*$", description="what it is called at the prompt")
+    signal: str = Field(min_length=1, description="dotted path from a device to the signal that is watched")
+    low: float | None = Field(default=None, description="suspend below")
+    high: float | None = Field(default=None, description="suspend above")
+    only: str | None = Field(default=None, description="suspend while the value is anything else than this text")
+    resume_low: float | None = Field(default=None, description="go on above; `low` if not given")
+    resume_high: float | None = Field(default=None, description="go on below; `high` if not given")
+    settle: float = Field(default=0.0, ge=0, description="s, wait this long before going on")
+    abort_after: PositiveSeconds | None = Field(default=None, description="s, end the run when it takes longer")
+    enabled: bool = Field(default=False, description="on from the start")
+
+    @model_validator(mode="after")
+    def _has_condition(self) -> Suspender:
+        if self.low is None and self.high is None and self.only is None:
+            raise ValueError("needs low, high or only")
+        if self.low is not None and self.high is not None and self.low >= self.high:
+            raise ValueError("low has to be below high")
+        return self
+
+
 class Live(Model):
     """What is shown while a run goes on."""
 
@@ -240,6 +263,9 @@ class _Settings(Model):
     ship: Ship = Field(default_factory=Ship, description="the shipping process")
     tiled: Tiled = Field(default_factory=Tiled, description="runs over HTTP")
     live: Live = Field(default_factory=Live, description="live table and plot")
+    suspenders: Annotated[tuple[Suspender, ...], Field(strict=False)] = Field(
+        default=(), description="what suspends a run"
+    )
     shortcuts: dict[str, str] = Field(default_factory=dict, description="exported name: dotted path from a device")
 
 

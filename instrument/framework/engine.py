@@ -17,6 +17,7 @@ from bluesky.utils import (
     Plan,
     PlanHalt,
     RunEngineInterrupted,
+    single_gen,
 )
 
 from instrument.config.errors import UserError
@@ -228,6 +229,24 @@ class RunEngine(bluesky.RunEngine):
             self._reason = reason
             self._exception = PlanHalt(reason)
         if self._task is not None:
+            self._task.cancel()
+
+    def suspend_until(self, wait: Callable[[], Any], reason: str) -> None:
+        """Hold the plan: stop its motors, wait, and go on from its last checkpoint. To be called on the event loop.
+
+        Args:
+            wait: Coroutine function that returns when the plan may go on.
+            reason: For the records.
+        """
+        if not self.resumable:
+            logger.warning("the plan has no checkpoint to go on from: it is ended")
+            self.begin_abort(reason)
+            return
+        self._plan_stack.append(single_gen(Msg("_start_suspender", None, None, None, reason, wait)))
+        self._response_stack.append(None)
+        if self._state != "paused" and self._task is not None:
+            self._abandoned = set(self._pending)
+            self._state = "suspending"
             self._task.cancel()
 
     def begin_pause(self, _reason: str = "") -> None:

@@ -115,6 +115,7 @@ def install(
     engine: Any,
     magics_engine: Any,
     commands: Mapping[str, Callable[..., Any]],
+    before_prompt: Callable[[], str] = str,
 ) -> None:
     """Prepare a shell: plans run, one-line errors, bluesky's magics. Doing it again changes nothing.
 
@@ -124,6 +125,7 @@ def install(
         engine: The RunEngine of the session.
         magics_engine: The RunEngine of `%mov`, `%ct` and the like, whose documents nobody keeps.
         commands: What a person types without parentheses, by name.
+        before_prompt: What is shown at the left of each prompt, if anything.
     """
     from bluesky import magics
     from bluesky.run_engine import set_bluesky_event_loop
@@ -145,6 +147,8 @@ def install(
         return lines
 
     statements.install(shell, engine.result_of, commands, tell)
+    if hasattr(shell, "prompts"):
+        _extend_prompt(shell, before_prompt)
     shell.set_custom_exc((Exception,), show)
     shell.InteractiveTB.set_mode(mode="Minimal")
 
@@ -161,6 +165,20 @@ def install(
     for kind in (Plan, GeneratorType):
         if plain is not None:
             plain.for_type(kind, _show_plan)
+
+
+def _extend_prompt(shell: Any, before_prompt: Callable[[], str]) -> None:
+    from IPython.terminal.prompts import Prompts
+    from pygments.token import Token
+
+    class SessionPrompts(Prompts):
+        """IPython's prompts, after what the session has to tell."""
+
+        def in_prompt_tokens(self) -> list[tuple[Any, str]]:
+            told = before_prompt()
+            return [*([(Token.Prompt, f"[{told}] ")] if told else []), *super().in_prompt_tokens()]
+
+    shell.prompts = SessionPrompts(shell)
 
 
 def _show_plan(value: Any, printer: Any, _cycle: bool) -> None:

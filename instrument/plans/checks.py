@@ -13,6 +13,7 @@ from typing import Any
 from bluesky.utils import Plan
 
 from instrument.config.errors import UserError
+from instrument.framework.positioners import is_positioner
 
 
 class PlanArgumentError(UserError, TypeError):
@@ -83,7 +84,7 @@ def moves_of(plan: str, moves: Sequence[Any], *, relative: bool = False) -> list
         motor_of(plan, motor)
         if any(motor is other for other, _ in pairs):
             raise UserError(f"{plan}: {motor.name} is named twice; nothing moved")
-        if relative or getattr(motor, "limits", None) is not None or hasattr(motor, "velocity"):
+        if relative or is_positioner(motor):
             target = number(plan, motor.name, position)
             if not relative:
                 within_limits(plan, motor, (target,))

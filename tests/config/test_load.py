@@ -40,7 +40,7 @@ def test_the_packaged_configuration_is_the_virtual_beamline():
     names = [spec.name for spec in loaded.devices]
     assert names == [
         *(f"m{n}" for n in range(1, 17)),
-        *"scaler1 temperature noisy shutter calcs calcouts gp_stats".split(),
+        *"scaler1 temperature noisy shutter ring calcs calcouts gp_stats".split(),
     ]
     assert loaded.shortcuts == {
         "timebase": "scaler1.channels.chan01.s",
@@ -56,8 +56,21 @@ def test_an_empty_file_means_what_the_packaged_one_writes_out(tmp_path):
     path = write(tmp_path, iconfig="devices: []\n")
     empty, packaged = load(path), load()
     for name in config.Config.model_fields:
-        if name not in {"file", "device_files", "devices", "shortcuts"}:
+        if name not in {"file", "device_files", "devices", "shortcuts", "suspenders"}:
             assert getattr(empty, name) == getattr(packaged, name), name
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ("{name: beam, signal: ring.current}", "needs low, high or only"),
+        ("{name: beam, signal: ring.current, low: 5, high: 4}", "low has to be below high"),
+        ("{name: beam, signal: ring.current, lwo: 5}", "lwo"),
+    ],
+)
+def test_a_suspender_that_can_not_work_is_told(tmp_path, wrong, why):
+    with pytest.raises(ConfigError, match=why):
+        load(write(tmp_path, iconfig=f"devices: []\nsuspenders: [{wrong}]\n"))
 
 
 def test_it_cannot_be_changed():

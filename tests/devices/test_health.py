@@ -146,8 +146,8 @@ def test_core_devices_are_waited_for_and_the_others_follow(crash):
     assert all(
         crash["core"][name] == "connected" for name in ("m1", "m16", "scaler1", "temperature", "noisy", "shutter")
     )
-    assert len(crash["all"]) == 23
-    assert crash["summary"] == "23 devices"
+    assert len(crash["all"]) == 24
+    assert crash["summary"] == "24 devices"
     assert crash["first_told"] == []
 
 
@@ -162,11 +162,11 @@ def test_a_crash_of_the_ioc_ends_what_waits_for_it_and_says_why(crash):
 
 
 def test_a_crash_of_the_ioc_is_told_in_one_line(crash):
-    assert len(crash["offline"]) == 22  # all but the shutter, which has no PVs
+    assert len(crash["offline"]) == 23  # all but the shutter, which has no PVs
     (line,) = crash["told"]
-    assert line.startswith("22 devices are offline (")
+    assert line.startswith("23 devices are offline (")
     assert {"m1", "scaler1", "calcs"} <= set(line.replace("(", " ").replace(")", " ").replace(",", " ").split())
-    assert crash["offline_summary"].startswith("23 devices, 22 offline: m1, m2")
+    assert crash["offline_summary"].startswith("24 devices, 23 offline: m1, m2")
 
 
 def test_using_an_offline_device_fails_at_once_with_one_line(crash):

@@ -61,7 +61,7 @@ START_DIFFERENCES = [
     ),
     Difference(
         "Startup is complete.\n",
-        "Startup is complete.\nI Wed-00:14:07 - 23 devices; ready in 9.9 s\n",
+        "Startup is complete.\nI Wed-00:14:07 - 24 devices; ready in 9.9 s\n",
         "issue 2: one summary line at the end",
     ),
 ]

@@ -378,3 +378,31 @@ def test_what_is_plotted_is_chosen(session):
     assert session.value("bec.last_scan.signals") == ("I0", "noisy")
     assert session.shows("peak").startswith("peak of I0 in scan")
     assert session.shows("plotselect all") == "plotting all hinted signals"
+
+
+# --- suspenders
+
+
+def test_a_scan_waits_for_the_beam(session):
+    shown = session.run("suspenders")
+    assert re.search(r"beam +off +ring_current +10[0-2]\S* +50 < value +2 s +3600 s", shown)
+    assert session.shows("suspenders baem on") == "no suspender is named 'baem'; did you mean 'beam'?"
+    session.run("suspenders beam on")
+    assert "[beam] " in session.process.before  # and in front of the prompt
+    session.run("from threading import Timer; mv m1 0")
+    session.run("Timer(2, ring.beam.put, ('lost',)).start(); Timer(5, ring.beam.put, ('stored',)).start()")
+    shown = session.shows("ascan m1 0 1 4 0.5")
+    assert "suspended: beam: ring_current is 0, below 50; it goes on by itself, Ctrl-C ends the run" in shown
+    assert "beam is good again (ring_current): the run goes on in <seconds> s" in shown.replace("2 s", "<seconds> s")
+    session.run("ring.beam.put('lost')")
+    until(lambda: session.pv("gp:ring:current") == "0.000")
+    session.run("1")
+    session.type("ct 1")
+    session.wait_for("waiting: beam: ring_current is 0, below 50; it goes on by itself, Ctrl-C ends it")
+    session.press("c")
+    session.until_prompt()
+    assert "[beam!] " in session.process.before
+    session.run("suspenders all off")
+    assert session.last_run()[1:] == ("success", "", 5)
+    assert session.shows("ct 0.1").startswith("timebase")
+    session.run("ring.beam.put('stored')")

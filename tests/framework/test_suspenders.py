@@ -1,0 +1,119 @@
+"""Suspenders hold a run while something is wrong, let it go on, and end it when that takes too long."""
+
+import threading
+
+import bluesky.plan_stubs as bps
+import bluesky.plans as bp
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ophyd import Signal
+from ophyd.sim import SynAxis, det
+
+from instrument.config.errors import UserError
+from instrument.framework.engine import RunEngine, RunInterruptedError
+from instrument.framework.suspenders import Condition, Suspender, Suspenders
+
+numbers = st.floats(-1e6, 1e6)
+
+
+@given(value=numbers, low=numbers, gap=st.floats(1e-3, 1e6), margin=st.floats(0, 100))
+def test_a_band_is_good_inside_and_better_before_it_goes_on(value, low, gap, margin):
+    band = Condition(low=low, high=low + gap, resume_low=low + margin)
+    assert (band.complaint(value) is None) == (low <= value <= low + gap)
+    if band.complaint(value, tripped=True) is None:
+        assert value >= low + margin
+        assert band.complaint(value) is None
+
+
+def test_what_is_wrong_is_said():
+    assert Condition(low=50).complaint(0.0) == "0, below 50"
+    assert Condition(high=35).complaint(40) == "40, above 35"
+    assert Condition(low=50).complaint(float("nan")) == "nan, which is no number"
+    assert Condition(only="open").complaint("close") == "close, not open"
+    assert Condition(only="open").complaint("Open") is None
+    assert [str(c) for c in (Condition(low=1, high=2), Condition(high=2), Condition(only="open"))] == [
+        "1 < value < 2",
+        "value < 2",
+        "only open",
+    ]
+
+
+@pytest.fixture
+def bench():
+    """An engine, a signal that is watched, and what was told."""
+    engine = RunEngine({})
+    signal, told = Signal(name="current", value=100.0), []
+    engine.subscribe(lambda name, doc: told.append(doc["exit_status"]), "stop")
+
+    def make(**options):
+        return Suspenders(engine, [Suspender("beam", signal, Condition(low=50), tell=told.append, **options)])
+
+    return engine, signal, told, make
+
+
+def points(signal, values):
+    """A scan in which the signal takes these values from another thread, one at each point."""
+    motor = SynAxis(name="motor")
+
+    def at_point(detectors, step, pos_cache):
+        yield from bps.one_nd_step(detectors, step, pos_cache)
+        value = values.pop(0) if values else 100.0
+        thread = threading.Thread(target=signal.put, args=(value,))
+        thread.start()
+        thread.join(5)
+        yield from bps.sleep(0.05)
+
+    return bp.scan([det], motor, 0, 1, 4, per_step=at_point)
+
+
+def test_a_run_is_held_and_goes_on(bench):
+    engine, signal, told, make = bench
+    make(settle=0.05).switch("beam", on=True)
+    events = []
+    engine.subscribe(lambda name, doc: events.append(doc["seq_num"]), "event")
+    threading.Timer(1.0, signal.put, (100.0,)).start()
+    engine(points(signal, [100.0, 0.0]))
+    assert told == [
+        "suspended: beam: current is 0, below 50; it goes on by itself, Ctrl-C ends the run",
+        "beam is good again (current): the run goes on in 0.05 s",
+        "success",
+    ]
+    assert sorted(set(events)) == [1, 2, 3, 4]
+
+
+def test_a_run_that_is_held_for_too_long_is_ended(bench):
+    engine, signal, told, make = bench
+    make(abort_after=0.3).switch("beam", on=True)
+    with pytest.raises(RunInterruptedError, match=r"aborted \(beam: current is 0, below 50, for 0.3 s\)"):
+        engine(points(signal, [100.0, 0.0]))
+    assert told[1:] == ["beam: current is 0, below 50, for 0.3 s: the run is ended", "abort"]
+    assert engine.state == "idle"
+
+
+def test_a_plan_does_not_begin_before_all_is_well(bench):
+    engine, signal, told, make = bench
+    suspenders = make()
+    signal.put(0.0)
+    suspenders.switch("beam", on=True)
+    threading.Timer(0.3, signal.put, (60.0,)).start()
+    engine(bp.count([det]))
+    assert told == [
+        "waiting: beam: current is 0, below 50; it goes on by itself, Ctrl-C ends it",
+        "beam is good again (current): the run goes on",
+        "success",
+    ]
+
+
+def test_off_means_off(bench):
+    engine, signal, told, make = bench
+    suspenders = make()
+    suspenders.switch("beam", on=True)
+    assert suspenders.prompt() == "beam"
+    suspenders.switch("beam", on=False)
+    signal.put(0.0)
+    engine(bp.count([det]))
+    assert told == ["success"]
+    assert suspenders.prompt() == ""
+    with pytest.raises(UserError, match=r"no suspender is named 'baem'; did you mean 'beam'\?"):
+        suspenders.switch("baem", on=True)
