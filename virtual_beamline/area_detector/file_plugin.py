@@ -6,7 +6,10 @@ A file that cannot be written is an error in WriteStatus and WriteMessage; the a
 from __future__ import annotations
 
 import enum
+import errno
 import logging
+import os
+import re
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
@@ -110,6 +113,7 @@ class FilePlugin(Plugin):
         super().__init__(detector, prefix, name, source)
         self._open: Path | None = None
         """The file that is open, under its final name."""
+        self._path_tried: Path | None = None
         self._captured: list[NDArray] = []
         self._late = 0
         self.set(FileTemplate=f"%s%s_%3.3d{self.extension}")
@@ -322,6 +326,7 @@ class FilePlugin(Plugin):
         if path.is_dir():
             msg = f"{path} is a directory"
             raise FileError(msg)
+        self._path_tried = path
         self.open_file(self._temporary(path), array)
         self._open = path
         self.set(FullFileName=str(path))
@@ -351,7 +356,7 @@ class FilePlugin(Plugin):
         try:
             action(*arguments)
         except (FileError, OSError, ValueError, RuntimeError) as error:
-            self._failed(_reason(error))
+            self._failed(_reason(error, self._path_tried))
         else:
             return True
         if self._open is not None:
@@ -369,7 +374,14 @@ class FilePlugin(Plugin):
         self.set(WriteMessage="", WriteStatus=0)
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename or 'writing'}: {error.strerror}"
-    return " ".join(str(error).split()) or type(error).__name__
+def _reason(error: Exception, path: Path | None) -> str:
+    """Why a file could not be written, without what only a programmer of HDF5 would want to know."""
+    text = " ".join(str(error).split())
+    number = re.search(r"errno = (\d+)", text)
+    if number:
+        return f"{path}: {os.strerror(int(number[1]))}"
+    if re.search(r"\d+ requested and \d+ written", text):  # what numpy says of a full disk
+        return f"{path}: {os.strerror(errno.ENOSPC)}"
+    if isinstance(error, OSError) and error.errno:
+        return f"{path}: {os.strerror(error.errno)}"
+    return text or type(error).__name__
