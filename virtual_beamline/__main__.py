@@ -178,11 +178,12 @@ def _list(arguments: argparse.Namespace) -> int:
     named = os.environ.get("VIRTUAL_BEAMLINE")
     meant = next((each for each in supervisor.running() if each.id == named), None)
     area_detector: str | None = AREA_DETECTOR_PREFIX
+    prefix: str | None = arguments.prefix or DEFAULT_PREFIX
     if meant is not None:
         area_detector = meant.area_detector.prefix if meant.area_detector is not None else None
-    records = beamline.contents(arguments.prefix or (meant.prefix if meant is not None else DEFAULT_PREFIX))
-    if area_detector is not None:
-        records += detector.contents(area_detector)
+        prefix = arguments.prefix or (meant.prefix if meant in meant.iocs else None)
+    records = [] if prefix is None else beamline.contents(prefix)
+    records += [] if area_detector is None else detector.contents(area_detector)
     width, type_width = max(len(r.name) for r in records), max(len(r.type) for r in records)
     for record in records:
         print(f"{record.name:{width}}  {record.type:{type_width}}  {record.description}".rstrip())

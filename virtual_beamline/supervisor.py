@@ -321,8 +321,10 @@ class RunningBeamline(RunningIoc):
 
     @property
     def iocs(self) -> list[RunningIoc]:
-        """All its processes."""
-        return [self] if self.area_detector is None else [self, self.area_detector]
+        """All its processes; one alone stands for itself."""
+        if self.area_detector is None or self.area_detector.pid == self.pid:
+            return [self] if self.area_detector is None else [self.area_detector]
+        return [self, self.area_detector]
 
     def stop(self, timeout: float = 5) -> None:
         """End this beamline, and only it: SIGTERM, after ``timeout`` seconds SIGKILL."""

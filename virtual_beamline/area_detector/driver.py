@@ -74,9 +74,7 @@ class Driver(ArrayPort):
         p.string("FirmwareVersion", "No firmware", "Release of its firmware").readonly(),
         p.string("SDKVersion", "", "Release of its vendor's library").readonly(),
         p.switch("Acquire", ("Done", "Acquire"), 0, "Take images"),
-        p.command(
-            "AcquireBusy", ("Done", "Acquiring"), "Images, or with WaitForPlugins plugins, not done"
-        ).write_only(),
+        p.command("AcquireBusy", ("Done", "Acquiring"), "Acquiring, or waiting for plugins").write_only(),
         p.switch("WaitForPlugins", ("No", "Yes"), 0, "Acquire ends when plugins are done").write_only(),
         p.integer("NumQueuedArrays", 0, "Arrays that wait in plugins").readonly(""),
         p.integer("MaxSizeX", 1024, "Size of the sensor in X", "pixels").readonly(),
@@ -153,8 +151,8 @@ class Driver(ArrayPort):
             },
         )
         shutter = {name: f"{prefix}Shutter{name}EPICS" for name in ("Open", "Close")}
-        links = {f"LNK{number}": pv for number, pv in enumerate(shutter.values(), start=1)}
-        yield RecordSpec(f"{prefix}ShutterFanout", "fanout", "Tells the EPICS shutter", links)
+        links: dict[str, object] = {f"LNK{number}": pv for number, pv in enumerate(shutter.values(), start=1)}
+        yield RecordSpec(f"{prefix}ShutterFanout", "fanout", "Tells the EPICS shutter", {**links, "PINI": "YES"})
         for name, transition, value in (("Open", "Non-zero", "1"), ("Close", "Zero", "0")):
             yield RecordSpec(
                 shutter[name],
@@ -171,13 +169,21 @@ class Driver(ArrayPort):
         yield RecordSpec(
             f"{prefix}ShutterStatusEPICS_RBV",
             "mbbi",
-            "INP: where the EPICS shutter tells its state",
-            {"DTYP": "Raw Soft Channel", "ZRVL": 0, "ZRST": "Closed", "ONVL": 1, "ONST": "Open", "ONSV": "MINOR"},
+            "INP: where the EPICS shutter tells",
+            {
+                "DTYP": "Raw Soft Channel",
+                "PINI": "YES",
+                "ZRVL": 0,
+                "ZRST": "Closed",
+                "ONVL": 1,
+                "ONST": "Open",
+                "ONSV": "MINOR",
+            },
         )
         yield RecordSpec(
             f"{prefix}TemperatureActual",
             "calc",
-            "Temperature of the sensor, as it is cooled",
+            "Temperature of the sensor",
             {
                 "INPA": f"{prefix}TemperatureActual.VAL NPP NMS",
                 "INPB": f"{prefix}Temperature_RBV NPP NMS",

@@ -103,8 +103,8 @@ class FilePlugin(Plugin):
         p.command("Capture", ("Done", "Capture"), "Capture or stream arrays"),
         p.integer("NumCapture", 1, "How many; 0: any, Stream only"),
         p.integer("NumCaptured", 0, "How many so far").readonly(),
-        p.switch("LazyOpen", ("No", "Yes"), 0, "Make the file of Stream with its first array"),
-        p.switch("DeleteDriverFile", ("No", "Yes"), 0, "Delete the file of DriverFileName, written"),
+        p.switch("LazyOpen", ("No", "Yes"), 0, "Stream opens it with the first array"),
+        p.switch("DeleteDriverFile", ("No", "Yes"), 0, "Delete DriverFileName when written"),
         p.choice("WriteStatus", ("Write OK", "Write error"), 0, "What became of it", {1: "MAJOR"}).readonly(""),
         p.text("WriteMessage", "", "Why not").readonly(""),
     )

@@ -50,7 +50,7 @@ class Hdf5(FilePlugin):
         p.integer("NumRowChunks", 0, "Rows of a chunk; 0: all"),
         p.integer("NumColChunks", 0, "Columns of a chunk; 0: all"),
         p.integer("NumFramesChunks", 1, "Frames of a chunk"),
-        p.integer("NumFramesFlush", 0, "Flush after so many frames; 0: at the end"),
+        p.integer("NumFramesFlush", 0, "Flush each so many frames; 0: at end"),
         p.integer("NDAttributeChunk", 16, "Values of a chunk of attributes"),
         p.integer("BoundaryAlign", 0, "Chunks begin at multiples of this", "bytes"),
         p.integer("BoundaryThreshold", 1, "if they are as large as that", "bytes"),

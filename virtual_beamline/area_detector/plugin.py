@@ -200,7 +200,7 @@ class Plugin(ArrayPort):
         p.integer("QueueSize", 20, "Arrays that can wait"),
         p.integer("QueueFree", 20, "Room for arrays").readonly(""),
         p.integer("QueueUse", 0, "Arrays that wait").readonly(""),
-        p.integer("DroppedArrays", 0, "Arrays that came while the queue was full"),
+        p.integer("DroppedArrays", 0, "Arrays that found the queue full"),
         p.number("MaxByteRate", 0.0, "Most that it passes on; 0: any", "bytes/s"),
         p.integer("DroppedOutputArrays", 0, "Arrays not passed on for that"),
         p.number("ExecutionTime", 0.0, "Time that the last array took", "ms").readonly(),

@@ -165,6 +165,10 @@ class PortBusy(Busy):
 
     detector: ClassVar[Detector]
 
+    def started(self) -> None:
+        """Have a time from the start."""
+        self.publish()
+
     def _write(self) -> None:
         super()._write()
         self.detector.client_put(self.name, self.VAL)
