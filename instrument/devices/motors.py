@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 from ophyd import Component, EpicsMotor, EpicsSignal, EpicsSignalRO
@@ -28,8 +29,12 @@ class Motor(ForgetsFirst, EpicsMotor):
     motor_is_moving = Component(EpicsSignalRO, ".MOVN", kind="omitted", lazy=True)
     home_forward = Component(EpicsSignal, ".HOMF", kind="omitted", lazy=True)
     home_reverse = Component(EpicsSignal, ".HOMR", kind="omitted", lazy=True)
-    dial_setpoint = Component(EpicsSignal, ".DVAL", kind="omitted", lazy=True)
     steps_per_revolution = Component(EpicsSignal, ".SREV", kind="omitted", lazy=True)
+
+    @cached_property
+    def dial_setpoint(self) -> EpicsSignal:
+        """The dial position, for who redefines it; no part of the motor that `summary()` shows and scans stage."""
+        return EpicsSignal(f"{self.prefix}.DVAL", name=f"{self.name}_dial_setpoint", parent=self)
 
     @property
     def connected(self) -> bool:

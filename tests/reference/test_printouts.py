@@ -385,9 +385,9 @@ def test_plans_are_at_the_prompt(session):
     plans = ("lup", "two_pass_scan", "findpeak_multipass", "repeat_findpeak")
     for plan in plans:
         assert session.run(f"print({plan}.__name__, bool({plan}.__doc__))") == f"{plan} True"
-    assert re.fullmatch(
-        r"Out\[\d+\]: lup is a plan that has not run; run it with RE\(lup\(\.\.\.\)\)",
-        session.run("lup([noisy], m1, -1, 1, 3)"),
+    forgotten = "made = lup([noisy], m1, -1, 1, 3); del made"
+    assert session.run(forgotten) == (
+        f"`{forgotten}`: the plan lup was never run; type lup(...) as a statement of its own, or RE(...) it"
     )
     assert session.run("print(m1.position)") == "0.0"
 
