@@ -7,7 +7,7 @@ Imports apstools and h5py, so it is imported on first use. What differs from aps
 - Images are referred to, not copied (`nexus_images`).
 - Runs of any kind come through: several descriptors of a stream, streams without events, text, None and ragged arrays
   as data, names that NeXus does not allow.
-- The default plot has as many axes as its signal has dimensions.
+- The default plot has as many axes as its signal has dimensions; that of a grid scan is a map.
 - Source, monochromator, sample and user can be named in iconfig.yml, sample and title in the run's metadata.
 """
 
@@ -214,7 +214,11 @@ class NexusFile(NXWriter):
     # --- the default plot
 
     def write_data(self, parent: H5) -> H5:
-        """Write `/entry/data`: what there is to plot, and what of it is plotted."""
+        """Write `/entry/data`: what there is to plot, and what of it is plotted.
+
+        Returns:
+            The default plot: this group, or for a grid of points `/entry/grid`, the same signal as a map.
+        """
         nxdata = super().write_data(parent)
         signal = self._signal(nxdata)
         for attribute in ("signal", "axes"):
@@ -227,10 +231,33 @@ class NexusFile(NXWriter):
         axes = [name for name in wanted if _is_numeric(nxdata, name) and nxdata[name].shape == (points,)]
         if axes:
             nxdata.attrs["axes"] = [axes[0], *_pixel_axes(nxdata, pixels)]
-        if len(axes) > 1:  # they share the signal's first dimension
-            for name in axes:
-                nxdata.attrs[f"{name}_indices"] = 0
-        return nxdata
+        if len(axes) < 2:
+            return nxdata
+        for name in axes:  # they share the signal's first dimension
+            nxdata.attrs[f"{name}_indices"] = 0
+        return nxdata if pixels else self._write_grid(parent, nxdata, signal, axes) or nxdata
+
+    def _write_grid(self, parent: H5, nxdata: H5, signal: str, axes: list[str]) -> H5 | None:
+        """Write the signal of a grid scan as an array over its motors, NaN where it did not get to."""
+        shape, snaking = self.metadata.get("shape"), self.metadata.get("snaking")
+        if not isinstance(shape, list) or not isinstance(snaking, list) or not len(shape) == len(snaking) == len(axes):
+            return None
+        cells = _cells(len(nxdata[signal]), shape, snaking)
+        if cells is None:
+            return None
+        grid = self.create_NX_group(parent, "grid:NXdata")
+        values = np.full(shape, np.nan)
+        values[cells] = nxdata[signal][:]
+        grid[signal] = values
+        for dimension, name in enumerate(axes):
+            found = [nxdata[name][cells[dimension] == number] for number in range(shape[dimension])]
+            grid[name] = np.array([each.mean() if len(each) else np.nan for each in found])
+        for name in (signal, *axes):
+            for attribute in ("units", "long_name"):
+                if attribute in nxdata[name].attrs:
+                    grid[name].attrs[attribute] = nxdata[name].attrs[attribute]
+        grid.attrs["signal"], grid.attrs["axes"] = signal, axes
+        return grid
 
     def _signal(self, nxdata: H5) -> str | None:
         """What is plotted: somebody's choice, or the first detector's first signal; for a detector alone its image."""
@@ -392,6 +419,25 @@ def _text(value: Any) -> str:
     if isinstance(value, str):
         return value
     return json.dumps(_plain(value), default=str)
+
+
+def _cells(points: int, shape: Sequence[int], snaking: Sequence[bool]) -> tuple[np.ndarray, ...] | None:
+    """Where in a grid the points of a scan are, the last axis the quickest; None if there are more than it has.
+
+    Args:
+        points: How many there are.
+        shape: Of the grid.
+        snaking: The axes that go back and forth; bluesky turns them each time that any slower axis has moved.
+    """
+    if points > np.prod(shape):
+        return None
+    cells = list(np.unravel_index(np.arange(points), shape))
+    steps = np.zeros(points, int)  # of all slower axes together
+    for dimension, length in enumerate(shape):
+        slower, steps = steps, steps * length + cells[dimension]
+        if snaking[dimension]:
+            cells[dimension] = np.where(slower % 2, length - 1 - cells[dimension], cells[dimension])
+    return tuple(cells)
 
 
 _PIXEL_AXES = {0: (), 1: ("index",), 2: ("row", "column"), 3: ("frame", "row", "column")}

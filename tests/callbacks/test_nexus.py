@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from apstools.callbacks import NXWriter
 from ophyd import Component, Device, Signal
-from ophyd.sim import det, det4, motor, motor1, motor2
+from ophyd.sim import SynSignal, det, det4, motor, motor1, motor2, motor3
 
 from instrument.callbacks.nexus import NexusWriter, file_name
 from instrument.config.errors import UserError
@@ -29,6 +29,9 @@ PRIMARY = "/entry/instrument/bluesky/streams/primary"
 @pytest.fixture
 def files(tmp_path):
     return Files(tmp_path / "nexus")
+
+
+motors_sum = SynSignal(func=lambda: sum(each.position for each in (motor1, motor2, motor3)), name="motors_sum")
 
 
 class OnPurposeError(Exception):
@@ -254,7 +257,7 @@ def default_plot(path):
         ("count", ("det", [], (3,))),
         ("scan", ("det", ["motor"], (5,))),
         ("two motors", ("det4", ["motor1"], (4,))),
-        ("grid", ("det4", ["motor1"], (12,))),
+        ("grid", ("det4", ["motor1", "motor2"], (3, 4))),
         ("baseline", ("det", ["motor"], (3,))),
         ("no detectors", ("motor", [], (1,))),
         ("odd values", ("odd_rows", [], (3, 2, 3))),
@@ -269,6 +272,35 @@ def test_several_motors_share_the_dimension_of_the_signal(files, record):
     with h5py.File(files.write(record(PLANS["two motors"]()))) as file:
         attributes = file["entry/data"].attrs
         assert (attributes["motor1_indices"], attributes["motor2_indices"]) == (0, 0)
+
+
+@pytest.mark.parametrize("snake", [False, True, [motor2], [motor3], [motor2, motor3]])
+def test_each_point_of_a_grid_is_where_its_motors_were(files, record, snake):
+    grid = (motor1, 1, 3, 3, motor2, 10, 40, 4, motor3, 100, 200, 2)
+    path = files.write(record(bp.grid_scan([motors_sum], *grid, snake_axes=snake)))
+    with h5py.File(path) as file:
+        assert file["entry"].attrs["default"] == "grid"
+        data = file["entry/grid"]
+        one, two, three = (data[name][:] for name in data.attrs["axes"])
+        assert (one.tolist(), two.tolist(), three.tolist()) == ([1, 2, 3], [10, 20, 30, 40], [100, 200])
+        expected = one[:, None, None] + two[None, :, None] + three[None, None, :]
+        np.testing.assert_allclose(data["motors_sum"][:], expected)
+    assert_valid(path)
+
+
+def test_a_grid_that_was_not_finished_has_nan_where_it_did_not_get_to(files, record):
+    def stops_early():
+        for number, message in enumerate(bp.grid_scan([det4], motor1, 1, 3, 3, motor2, 1, 4, 4)):
+            if number == 60:
+                raise OnPurposeError
+            yield message
+
+    with h5py.File(files.write(record(stops_early()))) as file:
+        points = file["entry/data/det4"].shape[0]
+        assert 0 < points < 12
+        values = file["entry/grid/det4"][:]
+        assert values.shape == (3, 4)
+        assert np.isfinite(values).ravel().tolist() == [True] * points + [False] * (12 - points)
 
 
 def test_a_detector_without_hints_is_plotted(files, record):
