@@ -15,6 +15,7 @@ import pytest
 from tests.callbacks.nexus import assert_valid
 from tests.faults.session import Session, until, write_config
 from tests.faults.test_disk import IN_NAMESPACE, MAY_MOUNT, NO_SPACE, Disks
+from tests.faults_page import fault
 from tests.terminal import ROOT, clean_environment
 
 WITH_DISK = (*IN_NAMESPACE, 'mount -t tmpfs -o size=64m tmpfs nexus; exec "$@"', "sh")
@@ -72,6 +73,7 @@ def session(tmp_path_factory):
         yield session
 
 
+@fault("A hundred counts back to back, NeXus files on (at the prompt)", "no run waits; a hundred complete files")
 def test_a_hundred_counts_back_to_back_make_a_hundred_complete_files(session):
     session.run("sd.baseline.clear()")  # to be as quick as can be
     shown = session.run("uids = [RE(bp.count([noisy]))[0] for _ in range(100)]", 300)
@@ -84,6 +86,9 @@ def test_a_hundred_counts_back_to_back_make_a_hundred_complete_files(session):
         assert_valid(path)
 
 
+@fault(
+    "No room for the NeXus file (at the prompt)", "the run succeeds, one line; no half file; written when there is room"
+)
 def test_no_room_for_the_file(session):
     session.fill("nexus")
     line = session.told_after("RE(bp.count([noisy]));", r"nexus: run \d+ is not written yet")
@@ -100,6 +105,9 @@ def test_no_room_for_the_file(session):
     assert uid in uids_in(session.nexus)
 
 
+@fault(
+    "The disk of NeXus files becomes read-only (at the prompt)", "the run succeeds, one line; written when it may be"
+)
 def test_a_disk_that_became_read_only(session):
     session.run("!mount -o remount,ro nexus")
     line = session.told_after("RE(bp.count([noisy]));", r"nexus: run \d+ is not written yet")
@@ -110,6 +118,10 @@ def test_a_disk_that_became_read_only(session):
     assert session.value("cat[-1].metadata['start']['uid']") in uids_in(session.nexus)
 
 
+@fault(
+    "The directory of NeXus files is gone, or a file stands in its place (at the prompt)",
+    "it is made again; or one line, and written when it can be",
+)
 def test_a_directory_that_is_gone_is_made_again_and_what_stands_in_its_place_is_told(session):
     elsewhere = session.directory / "elsewhere"
     session.run(f"nxwriter.file_path = '{elsewhere}'")
@@ -129,6 +141,10 @@ def test_a_directory_that_is_gone_is_made_again_and_what_stands_in_its_place_is_
     session.run("nxwriter.file_path = None")
 
 
+@fault(
+    "Another file has the name that a NeXus file should get (at the prompt)",
+    "it stays, one line; the next run is written, the run can be exported",
+)
 def test_a_file_of_somebody_else_stays_and_the_run_is_exported_later(session):
     notes = session.directory / "notes.txt"
     notes.write_text("my notes")
@@ -146,6 +162,7 @@ def test_a_file_of_somebody_else_stays_and_the_run_is_exported_later(session):
     assert_valid(exported)
 
 
+@fault("The images of a run are not where it says (at the prompt)", "one line names the file; the next run is written")
 def test_a_wrong_image_path_is_named_and_the_next_run_is_written(session):
     session.run("from apstools.callbacks import NXWriter; NXWriter._external_file_read_timeout = 1.0")
     session.run("camera.announced = '/nowhere'")
@@ -174,6 +191,7 @@ def test_the_tree_is_printed_of_a_file_and_of_a_run(session):
     assert session.run("nexus_tree(99999)").strip() == "there is no run with scan_id 99999"
 
 
+@fault("A session ends while NeXus files can't be written (at the prompt)", "it ends in time and says what is owed")
 def test_the_session_ends_in_time_although_files_are_owed(session):
     session.run("!mount -o remount,ro nexus")
     session.told_after("RE(bp.count([noisy]));", r"nexus: run \d+ is not written yet")
@@ -183,6 +201,10 @@ def test_the_session_ends_in_time_although_files_are_owed(session):
     assert session.process.exitstatus == 0
 
 
+@fault(
+    "kill -9 of a session at its prompt while it writes NeXus files",
+    "no half file; the next session writes the rest, each once",
+)
 def test_a_session_that_is_killed_leaves_no_half_file_and_the_next_one_writes_the_rest(tmp_path):
     config = write_config(tmp_path, "nexus: {enabled: true}\nlive: {table: false, plot: false}")
     arguments = ("--config", str(config))
@@ -212,6 +234,7 @@ def assert_whole(path: Path) -> list[str]:
         return [file["entry/entry_identifier"].asstr()[()]]
 
 
+@fault("A script ends right after its run", "its NeXus file is written while it ends")
 def test_a_script_that_ends_at_once_writes_its_file_while_it_ends(tmp_path):
     config = write_config(tmp_path, "nexus: {enabled: true}\nlive: {table: false, plot: false}")
     done = subprocess.run(
