@@ -187,13 +187,17 @@ def _take(options: argparse.Namespace) -> int:
 
     pvs = PvList(names, timeout=options.timeout)
     pvs.connect()  # goes on while the rest is imported
+    from instrument.framework.engine import RunInterruptedError
     from instrument.framework.snapshots import Collector
     from instrument.plans.snapshot import snapshot
 
     collector = Collector()
-    with recording(_config(options)) as engine:
-        engine.subscribe(collector.take)
-        engine(snapshot(pvs, report=False, md=metadata))
+    try:
+        with recording(_config(options)) as engine:
+            engine.subscribe(collector.take)
+            engine(snapshot(pvs, report=False, md=metadata))
+    except RunInterruptedError as error:
+        raise KeyboardInterrupt from error
     _print(collector.snapshot, options)
     for name, why in pvs.unreachable.items():
         _tell(f"{name} is not in the snapshot: {why}")
@@ -353,7 +357,7 @@ def _shipped(files: DataDirectory, index: RunIndex, consumers: list[ShippedConsu
         shipper = Shipper(files, consumers, _tell, live=False)
         shipper.start()
         if not shipper.finish(DELIVERY):
-            _tell("it is safe in the journal; the next session here, or `instrument ship`, delivers it")
+            _tell("it is safe in the journal; `instrument ship`, or the next session with this catalog, delivers it")
         shipper.close()
     finally:
         lock.leave()
