@@ -157,7 +157,11 @@ def _step(
     if now is None:
         return Step(entry, None, None, "refuse", f"it does not answer ({unreachable.get(entry.name, 'not read')})")
     record_type = facts.get(entry.name, {}).get("RTYP", "")
-    why = "no write access" if not now.writable else _not_settable(entry.name, facts.get(entry.name, {}))
+    why = (
+        "no write access"
+        if not now.writable
+        else _not_settable(entry.name, facts.get(entry.name, {}), isinstance(now.value, str))
+    )
     if why:
         return Step(entry, now, None, "leave", f"read-only ({why})")
     value, problem = _value_now(entry, now)
@@ -173,7 +177,7 @@ def _step(
     return Step(entry, now, value, "move" if is_motion else "set")
 
 
-def _not_settable(pv: str, facts: Mapping[str, str]) -> str:
+def _not_settable(pv: str, facts: Mapping[str, str], text: bool) -> str:
     """Why writing to a PV would not last; empty if it does."""
     if record_and_field(pv)[1] != "VAL":
         return ""
@@ -184,10 +188,20 @@ def _not_settable(pv: str, facts: Mapping[str, str]) -> str:
         return ""
     device, link = facts.get("DTYP", ""), facts.get("INP", "")
     if device not in {"", "Soft Channel"}:
-        if record_type in {"waveform", "aai"} and ("Write" in device or "Out" in device):  # asynOctetWrite
-            return ""
-        return f"the {record_type} record reads it from a device"
+        return (
+            ""
+            if record_type == "waveform" and _is_output(pv, device, text)
+            else (f"the {record_type} record reads it from a device")
+        )
     return f"the {record_type} record reads it from {link}" if _is_link(link) else ""
+
+
+def _is_output(pv: str, device: str, text: bool) -> bool:
+    """Whether a waveform record writes to its device, as areaDetector's file names do (asynOctetWrite)."""
+    if "Write" in device or "Out" in device:
+        return True
+    says_input = "Read" in device or "In" in device  # asynOctetRead, asynFloat64ArrayIn
+    return text and not says_input and not pv.partition(".")[0].endswith("_RBV")
 
 
 def _is_link(text: str) -> bool:

@@ -316,6 +316,14 @@ LIMITS = {"lower_ctrl_limit": -1.0, "upper_ctrl_limit": 1.0}
             {"value": "b", "now": "a", "facts": {"RTYP": "waveform", "DTYP": "asynOctetRead"}, "count": 256},
             ("leave", "read-only (the waveform record reads it from a device)"),
         ),
+        (
+            {"value": "b", "now": "a", "facts": {"RTYP": "waveform", "DTYP": "Parameter"}, "count": 256},
+            ("set", ""),  # the same of the simulated one
+        ),
+        (
+            {"value": "b", "now": "a", "facts": {"RTYP": "waveform", "DTYP": "Parameter"}, "count": 9, "name": "a_RBV"},
+            ("leave", "read-only (the waveform record reads it from a device)"),
+        ),
         ({"value": 1, "now": 0, "then": {"enum_strs": ["a", "b"]}, "enum_strs": ["b", "a"]}, ("same", "")),
         (
             {"value": 1, "now": 0, "then": {"enum_strs": ["a", "b"]}, "enum_strs": ["a", "c"]},
