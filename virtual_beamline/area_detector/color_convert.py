@@ -69,4 +69,4 @@ class ColorConvert(Plugin):
         name = MAPS[self["FalseColor"]]
         if name == "None" or image.dtype.itemsize != 1:
             return np.repeat(image[..., np.newaxis], 3, axis=2)
-        return color_map(name)[image.view(np.uint8)].view(image.dtype)
+        return np.take(color_map(name), image.view(np.uint8), axis=0).view(image.dtype)

@@ -110,7 +110,7 @@ class Process(Plugin):
         self._last: Pixels[Any] | None = None
         self._saved: dict[str, Doubles] = {}
         self._filter: Doubles | None = None
-        self._filtered = 0
+        self._count = 0
 
     def write(self, name: str, value: Any) -> None:
         """Take a value."""
@@ -167,12 +167,13 @@ class Process(Plugin):
         steps = ("EnableOffsetScale", "EnableLowClip", "EnableHighClip", "EnableFilter")
         if use or any(self[step] for step in steps):
             data = self._corrected(array.data.astype(np.float64), use.get("Background"), use.get("FlatField"))
-            passes = not self["EnableFilter"] or self._apply_filter(data)
+            if self["EnableFilter"]:
+                data = self._filtered_data(data)
         else:
-            data, passes = array.data, True
+            data = array.data
         if automatic:
             self._fill(array.data, dtype)
-        if not passes:
+        if self["EnableFilter"] and self["FilterCallbacks"] and self._count < self["NumFilter"]:
             return None
         output = self.made(array.derived(converted(data, dtype)))
         with self._guard:
@@ -197,36 +198,40 @@ class Process(Plugin):
             np.maximum(data, self["LowClip"], out=data)
         return data
 
-    def _apply_filter(self, data: Doubles) -> bool:
-        """Replace the data by what the filter gives; whether that is to be passed on."""
+    def _filtered_data(self, data: Doubles) -> Doubles:
+        """What the filter gives; by the equations of :func:`coefficients`."""
         number = self["NumFilter"]
-        begins = bool(self["ResetFilter"]) or (bool(self["AutoResetFilter"]) and self._filtered >= number)
+        begins = bool(self["ResetFilter"]) or (bool(self["AutoResetFilter"]) and self._count >= number)
         if self._filter is None or self._filter.shape != data.shape:
             self._filter, begins = data.copy(), True
         if begins:
-            self._filter = self._sum_of("ROffset", self["RC1"], self["RC2"], data)
-            self._filtered = 0
+            self._filter = self._sum_of(self["ROffset"], self["RC1"], self["RC2"], data)
+            self._count = 0
             if self["ResetFilter"]:
                 self.set_back(ResetFilter=0)
-        self._filtered = min(self._filtered + 1, number)
-        output = self._sum_of("OOffset", *self._factors("O"), data)
-        self._filter = self._sum_of("FOffset", *self._factors("F"), data)
-        data[...] = output
-        self.set_soon(NumFiltered=self._filtered)
-        return self._filtered == number or not self["FilterCallbacks"]
+        self._count = min(self._count + 1, number)
+        self.set_soon(NumFiltered=self._count)
+        of_output, of_filter = self._factors("O"), self._factors("F")
+        output = self._sum_of(*of_output, data)
+        self._filter = output if of_filter == of_output else self._sum_of(*of_filter, data)
+        return output
 
-    def _factors(self, of: str) -> tuple[float, float]:
-        """Of the filter and of the data, for the output (O) or the filter (F)."""
-        scale, n = self[f"{of}Scale"], self._filtered
-        return scale * (self[f"{of}C1"] + self[f"{of}C2"] / n), scale * (self[f"{of}C3"] + self[f"{of}C4"] / n)
+    def _factors(self, of: str) -> tuple[float, float, float]:
+        """Offset, and factors of the filter and of the data, for the output (O) or the filter (F)."""
+        scale, n = self[f"{of}Scale"], self._count
+        return (
+            self[f"{of}Offset"],
+            scale * (self[f"{of}C1"] + self[f"{of}C2"] / n),
+            scale * (self[f"{of}C3"] + self[f"{of}C4"] / n),
+        )
 
-    def _sum_of(self, offset: str, of_filter: float, of_data: float, data: Doubles) -> Doubles:
+    def _sum_of(self, offset: float, of_filter: float, of_data: float, data: Doubles) -> Doubles:
         """Offset and multiples of the filter and of the data; what has the factor 0 has no part, even if infinite."""
-        total = np.full(data.shape, self[offset], np.float64)
+        total = of_data * data if of_data else np.zeros(data.shape)
         if of_filter and self._filter is not None:
             total += of_filter * self._filter
-        if of_data:
-            total += of_data * data
+        if offset:
+            total += offset
         return total
 
     def _fill(self, data: Pixels[Any], dtype: np.dtype[Any]) -> None:
