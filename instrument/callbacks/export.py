@@ -34,14 +34,12 @@ Document = tuple[str, dict[str, Any]]
 
 SUFFIXES = {"nexus": ".hdf", "spec": ".dat", "csv": ".csv", "json": ".json"}
 FORMATS = {
-    ".hdf": "nexus", ".h5": "nexus", ".hdf5": "nexus", ".nxs": "nexus", ".nx": "nexus",
+    ".hdf": "nexus", ".h5": "nexus", ".hdf5": "nexus", ".nxs": "nexus",
     ".dat": "spec", ".spec": "spec", ".csv": "csv", ".json": "json",
 }  # fmt: skip
 
 
-_OCCUPIED = (
-    "{} exists and holds something else than this export: it is left as it is; move it away, or export with force"
-)
+_OCCUPIED = "{} exists and holds something else than this export: it is left as it is; move it away, or export with --force (force=True)"
 
 
 class ExportError(UserError):

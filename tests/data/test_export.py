@@ -100,7 +100,7 @@ def test_an_export_that_was_cut_short_goes_on_and_what_is_in_its_way_is_left(ins
     assert (shown, code) == (f"{target}: 1 written, 1 were there already, 1 not written", 1)
     assert told == (
         f"run 2: {second} exists and holds something else than this export: it is left as it is; "
-        "move it away, or export with force"
+        "move it away, or export with --force (force=True)"
     )
     assert second.read_text() == "my notes"
     assert instrument("export", "--scan", "1..3", "--to", target, "--force")[::2] == (f"{target}: 3 written", 0)
