@@ -39,7 +39,10 @@ FORMATS = {
 }  # fmt: skip
 
 
-_OCCUPIED = "{} exists and holds something else than this export: it is left as it is; move it away, or export with --force (force=True)"
+_OCCUPIED = (
+    "{} exists and holds something else than this export: it is left as it is; "
+    "move it away, or export with --force (force=True)"
+)
 
 
 class ExportError(UserError):
