@@ -7,7 +7,7 @@ import difflib
 import sys
 from collections.abc import Sequence
 
-from benchmarks import callbacks, catalog, images, ioc, live_plot, preflight, ship, snapshot, startup
+from benchmarks import callbacks, catalog, images, ioc, live_plot, preflight, ship, snapshot, startup, tiled
 from benchmarks.harness import Benchmark, run
 
 BENCHMARKS: tuple[Benchmark, ...] = (
@@ -21,6 +21,7 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     catalog.BENCHMARK,
     ship.BENCHMARK,
     snapshot.BENCHMARK,
+    tiled.BENCHMARK,
 )
 
 
