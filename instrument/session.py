@@ -299,6 +299,9 @@ class Session:
 
         silence_libca()
         self.devices = registry.build(self.config.devices, reserved)
+        for device in self.devices.values():
+            if hasattr(type(device), "use_data_directory"):
+                device.use_data_directory(self.data_directory)  # type: ignore[attr-defined]
         self.oregistry = registry.Registry(self.devices)
         self._wait_for_beamline()
         self.health = Health(

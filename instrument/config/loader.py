@@ -5,7 +5,7 @@ from __future__ import annotations
 import keyword
 import os
 import typing
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ from instrument.config.models import Config, DeviceSpec, SessionFile
 
 ENVIRONMENT_VARIABLE = "INSTRUMENT_CONFIG"
 PACKAGED = Path(__file__).with_name("iconfig.yml")
-PACKAGED_PREFIX = "gp:"
-"""The virtual beamline's PV prefix as the packaged devices.yml has it."""
+PACKAGED_PREFIX, PACKAGED_AREA_DETECTOR = "gp:", "ad:"
+"""The virtual beamline's PV prefixes as the packaged devices.yml has them."""
 
 OWN_KEYS = ("baseline", "enabled", "core")
 """Keys of a device entry that are ours and are not handed to its class."""
@@ -78,7 +78,12 @@ def load(
     problems += _shortcut_problems(document, specs, exported_names)
     problems += [taken(spec) for spec in specs if spec.name in exported_names]
     if settings is not None:
-        specs = [_with_prefix(spec, settings.virtual_beamline.prefix) for spec in specs]
+        beamline = settings.virtual_beamline
+        served = {
+            PACKAGED_PREFIX: beamline.prefix,
+            PACKAGED_AREA_DETECTOR: beamline.area_detector or PACKAGED_AREA_DETECTOR,
+        }
+        specs = [_with_prefixes(spec, served) for spec in specs]
     if check_devices is not None:
         problems += check_devices(specs)
     if problems or settings is None:
@@ -277,18 +282,19 @@ def _device_spec(document: Document, cls: str, index: int, entry: Any) -> Device
     )
 
 
-def _with_prefix(spec: DeviceSpec, prefix: str) -> DeviceSpec:
-    """The device on a virtual beamline that is served under another prefix than the packaged one."""
-    if prefix == PACKAGED_PREFIX:
+def _with_prefixes(spec: DeviceSpec, served: Mapping[str, str]) -> DeviceSpec:
+    """The device on a virtual beamline that is served under other prefixes than the packaged ones."""
+    if all(packaged == prefix for packaged, prefix in served.items()):
         return spec
-    return spec.model_copy(update={"kwargs": _replaced(spec.kwargs, prefix)})
+    return spec.model_copy(update={"kwargs": _replaced(spec.kwargs, served)})
 
 
-def _replaced(value: Any, prefix: str) -> Any:
+def _replaced(value: Any, served: Mapping[str, str]) -> Any:
     if isinstance(value, str):
-        return prefix + value.removeprefix(PACKAGED_PREFIX) if value.startswith(PACKAGED_PREFIX) else value
+        packaged = next((packaged for packaged in served if value.startswith(packaged)), "")
+        return served.get(packaged, "") + value.removeprefix(packaged)
     if isinstance(value, dict):
-        return {key: _replaced(item, prefix) for key, item in value.items()}
+        return {key: _replaced(item, served) for key, item in value.items()}
     if isinstance(value, list):
-        return [_replaced(item, prefix) for item in value]
+        return [_replaced(item, served) for item in value]
     return value

@@ -58,10 +58,23 @@ class EventStream(BlueskyEventStream):
         first = self._descriptors[0]["data_keys"]
         for descriptor in self._descriptors:
             data_keys = descriptor["data_keys"]
-            if data_keys.keys() != first.keys() or any(key.get("external") for key in data_keys.values()):
+            if data_keys.keys() != first.keys() or _external(descriptor):
                 return None
         include, exclude = self.include or first, self.exclude or ()
         return [key for key in first if key in include and key not in exclude]
+
+    def read(self) -> Any:
+        """The stream as an xarray.Dataset in memory; frames of detectors come when they are computed, from their files.
+
+        (databroker's own loads them too: a run can have more than the memory has room for.)
+        """
+        self._load_metadata()
+        dataset: Any = self._ds
+        external = {key for descriptor in self._descriptors for key in _external(descriptor)}
+        for name, variable in dataset.variables.items():
+            if name not in external:
+                variable.load()
+        return dataset
 
     def to_dask(self) -> Any:
         """The stream as an xarray.Dataset backed by dask."""
@@ -82,6 +95,11 @@ class EventStream(BlueskyEventStream):
                 datashape=None, dtype=None, shape=None, npartitions=None, extra_metadata={**metadata, **dataset.attrs}
             )
         return self._schema
+
+
+def _external(descriptor: Mapping[str, Any]) -> list[str]:
+    """The data keys whose values are in files of their own."""
+    return [key for key, entry in descriptor["data_keys"].items() if entry.get("external")]
 
 
 def _to_dataset(
