@@ -203,7 +203,8 @@ def _export(options: argparse.Namespace) -> int:
         options.to.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise export.ExportError(f"--to {options.to} can't be made ({error.strerror})") from error
-    exporter = export.Exporter(load(options.config).nexus, options.format, force=options.force)
+    config = load(options.config)
+    exporter = export.Exporter(config.nexus, options.format, force=options.force, root_map=config.root_map)
 
     def progress(items: Sequence) -> Any:
         from tqdm import tqdm

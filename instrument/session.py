@@ -359,6 +359,7 @@ class Session:
             is_live=self.journal.is_open,
             enable=lambda: self.outbox.add(self.nxwriter),
             wait=self.wait_for_files,
+            root_map=self.config.root_map,
         )
         if self.config.nexus.enabled:
             self.outbox.add(self.nxwriter)

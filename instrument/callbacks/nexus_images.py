@@ -110,11 +110,23 @@ def _spans(
     return spans
 
 
+def _opened(path: Path) -> h5py.File:
+    """The file, without a lock: the IOC may have it open still. With one, where this process has it open with one."""
+    import h5py
+
+    try:
+        return h5py.File(path, "r", locking=False)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        return h5py.File(path, "r")
+
+
 def _look(path: Path, dataset: str) -> _Source:
     import h5py
 
     try:
-        with h5py.File(path, "r", locking=False) as file:  # the IOC may have it open still
+        with _opened(path) as file:
             found = file[dataset]
             if not isinstance(found, h5py.Dataset):
                 raise KeyError(dataset)

@@ -416,6 +416,7 @@ def _reference_writer() -> Any:
             self.scan_id = 0
             self._stopped = False
             self._head: list[str] = []
+            self._external: set[str] = set()  # data keys
 
         def newfile(self, *_args: Any, **_options: Any) -> Path:
             """Choose no file: the base class's constructor would look for one in the working directory."""
@@ -428,13 +429,8 @@ def _reference_writer() -> Any:
 
                 for event in unpack_event_page(cast(Any, doc)):
                     self.receiver("event", event)
-            elif name == "datum_page":
-                from event_model import unpack_datum_page
-
-                for datum in unpack_datum_page(cast(Any, doc)):
-                    self.receiver("datum", datum)
-            elif name in ("start", "descriptor", "event", "resource", "datum", "stop"):
-                self.receiver(name, doc)
+            elif name in ("start", "descriptor", "event", "resource", "stop"):
+                self.receiver(name, doc)  # a datum document says only which frame of the resource a point has
 
         def add_notes(self, notes: Iterable[Mapping[str, Any]]) -> None:
             """Take people's comments; called after the start document."""
@@ -480,6 +476,7 @@ def _reference_writer() -> Any:
         def descriptor(self, doc: dict[str, Any]) -> None:
             if doc["uid"] in self._streams:
                 return
+            doc = self._without_external(doc)
             hints = doc.get("hints") or {}
             doc = {**doc, "hints": {key: {"fields": (hint or {}).get("fields", [])} for key, hint in hints.items()}}
             if doc.get("name") == "primary" and self.data:  # reconfigured in the midst of the run
@@ -487,11 +484,25 @@ def _reference_writer() -> Any:
             else:
                 super().descriptor({"name": "primary", **doc})
 
+        def _without_external(self, doc: dict[str, Any]) -> dict[str, Any]:
+            """A descriptor without what is in files of its own: images are no columns."""
+            self._external |= {key for key, entry in doc["data_keys"].items() if entry.get("external")}
+            members = {
+                name: [key for key in keys if key not in self._external]
+                for name, keys in (doc.get("object_keys") or {}).items()
+            }
+            return {
+                **doc,
+                "data_keys": {key: entry for key, entry in doc["data_keys"].items() if key not in self._external},
+                "object_keys": {name: keys for name, keys in members.items() if keys},
+                "hints": {name: hint for name, hint in (doc.get("hints") or {}).items() if members.get(name, True)},
+            }
+
         def event(self, doc: dict[str, Any]) -> None:
             stream = self._streams.get(doc["descriptor"])
             if stream is None:
                 return
-            data = {key: _column_value(value) for key, value in doc["data"].items()}
+            data = {key: _column_value(value) for key, value in doc["data"].items() if key not in self._external}
             if stream["name"] == self._motor_stream_name:
                 for key in self.positioners:
                     readback = (stream["object_keys"].get(key) or [key])[0]

@@ -68,7 +68,8 @@ class FileCommands:
         path = Path(target).expanduser()
         several = not isinstance(runs, int | str) and not _is_run(runs) and isinstance(runs, Iterable)
         wanted = [self._run(run) for run in cast("Iterable[Any]", runs if several else [runs])]
-        exporter = export.Exporter(self._session.config.nexus, export.format_of(path, format), force=force)
+        config = self._session.config
+        exporter = export.Exporter(config.nexus, export.format_of(path, format), force=force, root_map=config.root_map)
         done = export.export(wanted, path, exporter)
         if done.failures:
             raise UserError("; ".join(done.failures))

@@ -253,6 +253,9 @@ class _Settings(Model):
     metadata: Metadata = Field(default_factory=Metadata, description="metadata of every run")
     catalog: str = Field(default="embedded", min_length=1, description="`embedded`, or a source of the catalog file")
     catalog_file: str = Field(default="bluesky_class.yml", min_length=1, description="databroker sources")
+    root_map: dict[str, str] = Field(
+        default_factory=dict, description="where files of images are now, by the root that the runs have for them"
+    )
     connection_timeout: PositiveSeconds = Field(default=3.0, description="s, one deadline for all devices")
     directories: Directories = Field(default_factory=Directories, description="where files go")
     virtual_beamline: VirtualBeamline = Field(default_factory=VirtualBeamline, description="the simulated IOC")

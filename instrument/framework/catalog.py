@@ -231,7 +231,7 @@ def open_catalog(
     if name == EMBEDDED:
         index = index or RunIndex(DataDirectory(data).index if data.is_dir() else None, DataDirectory(data).runs)
         shared = index
-        loader = _Loader(name, lambda: _open_embedded(data, shared), before_loading, shared)
+        loader = _Loader(name, lambda: _open_embedded(data, shared, config.root_map), before_loading, shared)
         return LazyCatalog(loader), LazyBroker(loader)
     sources = _sources(config)
     source = sources.get(name)
@@ -268,10 +268,10 @@ def _refuse(problem: str) -> Any:
     raise CatalogError(problem)
 
 
-def _open_embedded(data: Path, index: RunIndex) -> Any:
+def _open_embedded(data: Path, index: RunIndex, root_map: dict[str, str]) -> Any:
     from instrument.framework.embedded import EmbeddedCatalog
 
-    return EmbeddedCatalog(data, index=index, name=EMBEDDED)
+    return EmbeddedCatalog(data, index=index, name=EMBEDDED, root_map=root_map)
 
 
 def _open_source(name: str, source: _Source, data: Path) -> Any:

@@ -239,6 +239,27 @@ class _Source:
         raise ValueError(msg)
 
 
+class _Filler(event_model.Filler):
+    """Databroker's, which tells in one line that a file is missing, and which."""
+
+    def get_handler(self, resource: Any) -> Any:
+        try:
+            return super().get_handler(resource)
+        except event_model.UndefinedAssetSpecification:
+            raise UserError(f"nothing installed reads files of spec {resource['spec']}") from None
+        except event_model.EventModelError as error:
+            root = resource.get("root", "")
+            path = Path(self.root_map.get(root, root)) / resource["resource_path"]
+            reason = "is missing" if not path.exists() else f"can't be read ({_cause(error)})"
+            raise UserError(
+                f"image file {path} {reason}: if files moved, tell where {root} is now by `root_map` in iconfig.yml"
+            ) from error
+
+
+def _cause(error: BaseException) -> str:
+    return " ".join(str(error.__cause__ or error.__context__ or error).split())
+
+
 class _Handlers(event_model.HandlerRegistryView):
     """The handlers, looked for when the first is asked for: that takes a second."""
 
@@ -314,6 +335,7 @@ class EmbeddedCatalog(Broker):
         self._runs: OrderedDict[tuple[str, bool], Run] = OrderedDict()
         self._discovered = handler_registry is not None
         kwargs.setdefault("name", "embedded")
+        kwargs.setdefault("filler_class", _Filler)
         super().__init__(handler_registry=handler_registry or {}, **kwargs)
 
     # -- finding runs ----------------------------------------------------------------------------------------------

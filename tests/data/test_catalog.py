@@ -30,6 +30,7 @@ def configuration(data, catalog="embedded", file=ROOT / "instrument" / "config" 
         catalog_file=str(catalog_file or "bluesky_class.yml"),
         file=file,
         directories=SimpleNamespace(data=data),
+        root_map={},
     )
 
 
@@ -460,6 +461,7 @@ def test_looking_at_the_names_imports_nothing_and_using_them_does(laboratory):
         from instrument.framework.catalog import open_catalog
         data = Path({str(laboratory.data.root)!r})
         config = Namespace(catalog="embedded", catalog_file="x.yml", file=data, directories=Namespace(data=data))
+        config.root_map = dict()
         cat, db = open_catalog(config, data=data)
 
         import copy, inspect

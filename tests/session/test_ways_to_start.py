@@ -130,7 +130,7 @@ def test_check_tells_every_mistake_without_starting_anything(tmp_path):
     done = run(tmp_path, "-m", "instrument.cli", "check")
     assert (done.returncode, done.stdout, done.stderr) == (
         0,
-        f"{package / 'iconfig.yml'}: 24 devices, no mistakes\n",
+        f"{package / 'iconfig.yml'}: 25 devices, no mistakes\n",
         "",
     )
 
