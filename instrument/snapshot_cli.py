@@ -331,13 +331,18 @@ def recording(config: Config) -> Iterator[RunEngine]:
         closing.callback(outbox.close)
         journal = Journal(files.runs, index=index, fsync_interval=config.journal.fsync_interval)
         closing.callback(journal.close)
-        yield RunEngine(
+        engine = RunEngine(
             state,
             journal=journal,
             delivery=outbox,
             scan_id_source=state.next_scan_id,
             md_validator=validate_metadata,
         )
+        try:
+            yield engine
+        finally:
+            if engine.state == "paused":  # by Ctrl-\, and there is no prompt to resume at
+                engine.abort("Ctrl-\\")
 
 
 @contextlib.contextmanager
@@ -407,8 +412,11 @@ def _set_again(plan: Any, options: argparse.Namespace, **arguments: Any) -> int:
     with _recorded(options) as snapshots, recording(_config(options)) as engine:
         try:
             engine(plan(**arguments, timeout=options.timeout, snapshots=snapshots))
-        except (RestoreError, RunInterruptedError) as error:
+        except RestoreError as error:
             _tell(str(error))
+            return 1
+        except RunInterruptedError:
+            _tell("interrupted: motors are told to stop; the lines above say what was set and what was not")
             return 1
     return 0
 

@@ -213,7 +213,7 @@ def test_what_was_and_was_not_set_is_told_and_recorded_when_a_restore_ends_amids
     if fault == "Ctrl-C":
         assert outcomes["gp:m4"] == "not set: interrupted"
         assert run.stop["exit_status"] == "abort"
-        assert "\nbluesky_snapshot: the run was aborted (Ctrl-C); motors are " in err
+        assert "\nbluesky_snapshot: interrupted: motors are told to stop; the lines above say what was set" in err
         wait_until(lambda: get("gp:m4.DMOV") == 1, "the motor was not stopped")
         assert 0.05 < get("gp:m4.RBV") <= 0.5  # on its way to 0
     else:
