@@ -19,6 +19,8 @@ logger = logging.getLogger("virtual_beamline")
 
 _FIELDS = ("byte", "ubyte", "short", "ushort", "int", "uint", "long", "ulong", "float", "double")
 """Of the union, in the order of DATA_TYPES."""
+_DELAY = 2.0
+"""s before it serves if nobody has enabled it: p4p takes a third of a second that the session's start needs more."""
 _SOURCE_TYPES = {"NDAttrSourceDriver": 0, "NDAttrSourceParam": 1, "NDAttrSourceEPICSPV": 2, "NDAttrSourceConst": 4}
 
 
@@ -44,22 +46,36 @@ class Pva(Plugin):
         self._address = address
         self._server: Any = None
         self._shared: Any = None
+        self._wanted, self._served = threading.Event(), threading.Event()
+        if address is None:
+            self._served.set()
         self.set(PvName=f"{self.prefix}Image")
 
     def started(self) -> None:
-        """Serve; nobody waits for it."""
+        """Serve soon; nobody waits for it."""
         super().started()
-        threading.Thread(target=self._serve, name="pvAccess start", daemon=True).start()
+        if self._address is not None:
+            threading.Thread(target=self._serve_soon, name="pvAccess start", daemon=True).start()
 
-    def _serve(self) -> None:
-        if self._address is None:
-            return
+    def write(self, name: str, value: Any) -> None:
+        """Take a value."""
+        super().write(name, value)
+        if name == "EnableCallbacks" and value:
+            self._wanted.set()
+
+    def _serve_soon(self) -> None:
+        self._wanted.wait(_DELAY)
+        try:
+            self._serve(*(self._address or ("", 0)))
+        finally:
+            self._served.set()
+
+    def _serve(self, host: str, port: int) -> None:
         from p4p.nt import NTNDArray
         from p4p.server import Server, StaticProvider
         from p4p.server.raw import SharedPV
         from p4p.wrapper import Value
 
-        host, port = self._address
         kind = NTNDArray.buildType(extra=[])
         shared = SharedPV(initial=Value(kind, {}))
         provider = StaticProvider("images")
@@ -83,6 +99,7 @@ class Pva(Plugin):
 
     def process(self, array: NDArray) -> NDArray:
         """Post the frame."""
+        self._served.wait()
         if self._shared is not None:
             self._shared.post(self._value(self._kind, self._structure(array)))
         return array
