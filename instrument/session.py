@@ -246,6 +246,7 @@ class Session:
         from instrument.callbacks.journal import Journal, validate_metadata
         from instrument.callbacks.live import BestEffort
         from instrument.callbacks.outbox import Outbox
+        from instrument.callbacks.progress import Progress
         from instrument.callbacks.windows import Windows
         from instrument.framework.catalog import open_catalog
         from instrument.framework.engine import RunEngine, during_task
@@ -274,14 +275,16 @@ class Session:
             self.bec.disable_table()
         if not self.config.live.plot:
             self.bec.disable_plots()
+        self.progress = Progress()
         self.RE = RunEngine(
             self.state,
             journal=self.journal,
             delivery=self.outbox,
             scan_id_source=self.state.next_scan_id,
             md_validator=validate_metadata,
-            during_task=during_task(self.bec.draw),
+            during_task=during_task(self._draw),
         )
+        self.RE.waiting_hook = self.progress.waiting
         self.cat, self.db = open_catalog(
             self.config,
             data=self.data_directory,
@@ -349,6 +352,7 @@ class Session:
         from instrument.callbacks.spec import SpecWriter
 
         self.RE.subscribe(self.bec)
+        self.RE.subscribe(self.progress)
         self.specwriter = SpecWriter(self.spec_directory, self.state, self.outbox.note)
         if self.config.spec.enabled:
             self.outbox.add(self.specwriter)
@@ -420,6 +424,11 @@ class Session:
         return names
 
     # --- at work
+
+    def _draw(self) -> None:
+        """What the main thread does while a plan runs."""
+        self.bec.draw()
+        self.progress.draw(running=self.RE.state == "running")
 
     def _device_changed(self, state: DeviceState) -> None:
         """Fail what a plan waits for on a device that went offline."""

@@ -23,6 +23,7 @@ from instrument.callbacks.peaks import PeakResults
 from instrument.callbacks.windows import Windows
 from instrument.config.errors import UserError
 from instrument.config.names import LOGGER_NAME
+from instrument.framework import screen
 from instrument.framework.statistics import PeakStatistics, peak_statistics
 
 if TYPE_CHECKING:
@@ -305,7 +306,8 @@ class BestEffort:
             # Fields may come twice, where two names stand for one thing; arrays have no place in a table.
             keys = doc["data_keys"]
             fields = dict.fromkeys([*self.all_dim_fields, *columns])
-            stream.table = Table([f for f in fields if f not in keys or keys[f]["dtype"] != "array"])
+            shown = [f for f in fields if f not in keys or keys[f]["dtype"] != "array"]
+            stream.table = Table(shown, out=screen.tell)
             stream.table("start", self._start_doc)
             stream.table("descriptor", doc)
         self._table = stream.table or self._table

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from instrument.config.errors import UserError
 from instrument.config.names import LOGGER_NAME
-from instrument.framework import statements
+from instrument.framework import screen, statements
 from instrument.framework.positioners import is_positioner
 
 if TYPE_CHECKING:
@@ -199,7 +199,8 @@ def tell(line: str) -> None:
         application = getattr(pt_app, "app", None)
     loop = getattr(application, "loop", None)
     if application is None or loop is None or not application.is_running:
-        print(line, flush=True)
+        screen.tell(line)
+        sys.stdout.flush()
         return
     from prompt_toolkit.application import run_in_terminal
     from prompt_toolkit.application.current import set_app

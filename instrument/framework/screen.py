@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 
 
 def is_live() -> bool:
@@ -43,3 +44,24 @@ class LiveLine:
         """Show a line that stays."""
         self.clear()
         print(text, flush=True)
+
+
+_write_above: Callable[[str], object] | None = None  # how a line is printed above the bar that is shown
+
+
+def bar_is_shown(write_above: Callable[[str], object] | None) -> None:
+    """Say that a bar is at the bottom of the screen; None: that it is gone.
+
+    Args:
+        write_above: Prints a line above the bar.
+    """
+    global _write_above  # noqa: PLW0603  there is one screen
+    _write_above = write_above
+
+
+def tell(line: str) -> None:
+    """Print a line, above the bar if one is shown."""
+    if _write_above is None:
+        print(line)
+    else:
+        _write_above(line)

@@ -11,6 +11,7 @@ from bluesky import plans as bp
 from bluesky import preprocessors as bpp
 from bluesky.utils import MsgGenerator, short_uid
 
+from instrument.framework import screen
 from instrument.plans import checks, preflight
 from instrument.plans.checks import plan
 from instrument.plans.preflight import count_time_of
@@ -99,7 +100,7 @@ def ct(time: float = 1.0, *, detectors: Any) -> MsgGenerator[dict[str, Any]]:
     width = max(map(len, found), default=0)
     for field, value in found.items():
         rate = f"  {value / time:.6g}/s" if field in counted and isinstance(value, int | float) else ""
-        print(f"{field:>{width}} = {value if not isinstance(value, float) else format(value, '.6g')}{rate}")
+        screen.tell(f"{field:>{width}} = {value if not isinstance(value, float) else format(value, '.6g')}{rate}")
     return found
 
 

@@ -14,6 +14,7 @@ from bluesky.utils import MsgGenerator
 
 from instrument.config.errors import UserError
 from instrument.config.names import LOGGER_NAME
+from instrument.framework import screen
 from instrument.framework.statistics import PeakStatistics, peak_statistics
 from instrument.plans import checks
 from instrument.plans.checks import plan
@@ -313,5 +314,5 @@ def goto(what: str, places: Sequence[tuple[Any, float]]) -> MsgGenerator[None]:
     told = []
     for motor, target in pairs:
         told.append(f"{motor.name} {(yield from position_of(motor)):.6g} -> {target:.6g}")
-    print(f"{what}: {', '.join(told)}")
+    screen.tell(f"{what}: {', '.join(told)}")
     yield from bps.mv(*(part for pair in pairs for part in pair))

@@ -234,8 +234,8 @@ def go_back(what: str, places: Sequence[tuple[Any, float]]) -> MsgGenerator[None
     here = yield from _positions([motor for motor, _ in pairs])
     differ = [(m, old, new) for (m, new), old in zip(pairs, here, strict=True) if abs(new - old) > SAME_PLACE]
     width = max((len(motor.name) for motor, _, _ in differ), default=0)
-    print(f"to {what}:" if differ else f"all motors are at {what}")
+    screen.tell(f"to {what}:" if differ else f"all motors are at {what}")
     for motor, old, new in differ:
-        print(f"  {motor.name:<{width}} {_number(old):>10} -> {_number(new)}{_unit(motor)}")
+        screen.tell(f"  {motor.name:<{width}} {_number(old):>10} -> {_number(new)}{_unit(motor)}")
     if differ:
         yield from bps.mv(*(part for motor, _, new in differ for part in (motor, new)))

@@ -1,5 +1,7 @@
 """A session in a Jupyter kernel follows the same rule: a bare statement that is a plan is run."""
 
+import re
+
 import pytest
 from jupyter_client.manager import start_new_kernel
 
@@ -33,7 +35,7 @@ class Notebook:
                 while_it_runs("".join(shown))
 
         self.client.execute_interactive(cell, timeout=DEADLINE, output_hook=take)
-        return "".join(shown)
+        return re.sub(r"\r[^\n]*\r", "", "".join(shown))  # without progress bars
 
     def close(self):
         self.client.execute_interactive("from instrument.session import current; current().close()", timeout=DEADLINE)

@@ -1,0 +1,208 @@
+"""Makes docs/how-to/cheat-sheet.md: each command typed once in a real session at a terminal, with what it showed.
+
+    python -m tests.session.cheat_sheet
+
+The test beside it types them all again.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.faults.session import Session, write_config
+from tests.terminal import ROOT
+
+PAGE = ROOT / "docs" / "how-to" / "cheat-sheet.md"
+LONGEST = 12  # lines of what is shown; of longer ones the middle is left out
+NO_EQUAL = "-"
+
+HEAD = """\
+# Cheat sheet
+
+Made by `python -m tests.session.cheat_sheet` from a session on the virtual beamline; a test types each command again.
+
+A statement that is a plan is run; anywhere else a plan is a value: `yield from mv(m1, 3)` in a plan of yours,
+`RE(mv(m1, 3))` in a script. `mv m1 3` is `mv(m1, 3)`; words that name nothing are text. Devices by object or by name.
+Scans take intervals (one less than points) and the count time, as in SPEC. `ascan?` tells more. Ctrl-C ends what runs,
+in good order.
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One thing to do, in four languages.
+
+    Attributes:
+        what: What it is.
+        here: What is typed here; what is recorded.
+        spec: In SPEC.
+        bliss: In BLISS.
+        bluesky: With bluesky alone.
+        keys: What is typed when it asks.
+    """
+
+    what: str
+    here: str
+    spec: str = NO_EQUAL
+    bliss: str = NO_EQUAL
+    bluesky: str = NO_EQUAL
+    keys: tuple[str, ...] = ()
+
+
+SECTIONS = {
+    "Motors": [
+        Row("move", "mv m1 0.5", "mv m1 0.5", "mv(m1, 0.5)", "RE(bps.mv(m1, 0.5))"),
+        Row("save positions", "save_position aligned m1 m2"),
+        Row("list them", "positions"),
+        Row("move by", "mvr m1 -0.2", "mvr m1 -0.2", "mvr(m1, -0.2)", "RE(bps.mvr(m1, -0.2))"),
+        Row("move, showing", "umv m1 0 m2 1", "umv m1 0 m2 1", "umv(m1, 0, m2, 1)", "%mov m1 0 m2 1"),
+        Row("move by, showing", "umvr m2 -1", "umvr m2 -1", "umvr(m2, -1)", "%movr m2 -1"),
+        Row("tweak", "tw m1 0.1", "tw m1 0.1", "tw(m1)", keys=("+", "-", "q")),
+        Row("where some are", "wm m1 m2", "wm m1 m2", "wm(m1, m2)", "m1.position"),
+        Row("where all are", "wa", "wa", "wa()", "%wa"),
+        Row("limits", "set_lm m2 -10 10", "set_lm m2 -10 10", "m2.limits = -10, 10", "m2.set_lim(-10, 10)"),
+        Row("redefine, user", "set_user m2 1", "set m2 1", "m2.position = 1", "m2.set_current_position(1)"),
+        Row("redefine, dial", "set_dial m2 -1", "set_dial m2 -1", "m2.dial = -1"),
+        Row("go back", "goto_position aligned"),
+    ],
+    "Counting": [
+        Row("count", "ct 0.5", "ct 0.5", "ct(0.5)", "RE(bp.count([scaler1]))"),
+        Row("what counts", "counters scaler1 noisy", "counters", "MEASUREMENT_GROUP.set_active()"),
+        Row("again and again", "timescan 0.1 0 3", "timescan 0.1", "timescan(0.1, npoints=3)", "RE(bp.count(dets, 3))"),
+    ],
+    "Scans": [
+        Row("what would it do?", "estimate ascan(m1,-1,1,40,0.1)", bluesky="check_limits(plan)"),
+        Row("step by step", "summarize(ascan(m1, 0, 1, 1, 0.1))", bluesky="summarize_plan(plan)"),
+        Row(
+            "one motor",
+            "ascan m1 -1 1 40 0.1",
+            "ascan m1 -1 1 40 0.1",
+            "ascan(m1, -1, 1, 40, 0.1)",
+            "RE(bp.scan(dets, m1, -1, 1, 41))",
+        ),
+        Row("centre", "cen", "p CEN", "cen()", 'bec.peaks["cen"]'),
+        Row("centre of mass", "com", "p pl_COM", "com()", 'bec.peaks["com"]'),
+        Row("highest", "peak", "p pl_xMAX", "peak()", 'bec.peaks["max"]'),
+        Row("width", "fwhm", "p pl_FWHM", "fwhm()", 'bec.peaks["fwhm"]'),
+        Row("fit", "fit lorentzian"),
+        Row("go to the centre", "goto_cen", "cen", "goto_cen()", "RE(bps.mv(m1, ...))"),
+        Row("to the centre of mass", "goto_com", "com", "goto_com()"),
+        Row("to the highest", "goto_peak", "pic", "goto_peak()"),
+        Row(
+            "about where it is",
+            "dscan m1 -0.1 0.1 20 0.1",
+            "dscan m1 -0.1 0.1 20 0.1",
+            "dscan(m1, -0.1, 0.1, 20, 0.1)",
+            "RE(bp.rel_scan(dets, m1, -0.1, 0.1, 21))",
+        ),
+        Row("scan and go to the peak", "lup noisy m1 -0.2 0.2 20", "lup m1 -0.2 0.2 20 0.1", "dscan(...); goto_cen()"),
+        Row("until it is stable", "lineup2 noisy m1 -0.2 0.2 21"),
+        Row(
+            "two motors together",
+            "a2scan m1 0 0.2 m2 0 1 2 0.1",
+            "a2scan m1 0 0.2 m2 0 1 2 0.1",
+            "a2scan(m1, 0, 0.2, m2, 0, 1, 2, 0.1)",
+            "RE(bp.scan(dets, m1, 0, 0.2, m2, 0, 1, num=3))",
+        ),
+        Row(
+            "together, relative",
+            "d2scan m1 0 0.2 m2 0 0.1 2 0.1",
+            "d2scan m1 0 0.2 m2 0 0.1 2 0.1",
+            "d2scan(m1, 0, 0.2, m2, 0, 0.1, 2, 0.1)",
+            "RE(bp.rel_scan(dets, m1, 0, 0.2, m2, 0, 0.1, num=3))",
+        ),
+        Row(
+            "a grid",
+            "mesh m1 0 0.1 1 m2 0 0.1 1 0.1",
+            "mesh m1 0 0.1 1 m2 0 0.1 1 0.1",
+            "amesh(m1, 0, 0.1, 1, m2, 0, 0.1, 1, 0.1)",
+            "RE(bp.grid_scan(dets, m2, 0, 0.1, 2, m1, 0, 0.1, 2))",
+        ),
+        Row(
+            "a grid, relative",
+            "dmesh m1 0 0.1 1 m2 0 0.1 1 0.1",
+            "dmesh ...",
+            "dmesh(...)",
+            "RE(bp.rel_grid_scan(...))",
+        ),
+        Row(
+            "a list",
+            "lookupscan m1 [0,0.3] 0.1",
+            bliss="lookupscan([(m1, [0, 0.3])], 0.1)",
+            bluesky="RE(bp.list_scan(dets, m1, [0, 0.3]))",
+        ),
+        Row("what is plotted", "plotselect noisy", "plotselect noisy", "plotselect(noisy)"),
+    ],
+    "The experiment": [
+        Row("file", "newfile iron.dat", "newfile iron.dat", 'newcollection("iron")', "specwriter.newfile(...)"),
+        Row("sample", "newsample iron", bliss='newsample("iron")', bluesky='RE.md["sample"] = "iron"'),
+        Row("proposal", "newproposal 1234", bliss='newproposal("1234")', bluesky='RE.md["proposal_id"] = "1234"'),
+        Row("comment", "comment the sample is wet", "comment ...", 'elog_print("...")'),
+        Row("scans so far", "showscans 3", "showscans", "SCANS"),
+        Row("suspenders", "suspenders beam on", bluesky="RE.install_suspender(...)"),
+        Row("and off", "suspenders beam off", bluesky="RE.remove_suspender(...)"),
+        Row("the last error", "last_error"),
+    ],
+}
+
+
+def record(session: Session) -> dict[str, str]:
+    """Type each command; what each showed."""
+    shown = {}
+    for row in (row for rows in SECTIONS.values() for row in rows):
+        if not row.keys:
+            shown[row.here] = session.run(row.here)
+            continue
+        session.type(row.here)
+        text = ""
+        for key in row.keys:
+            text += session.wait_for(r"step \S+\? ")
+            session.process.sendline(key)
+        shown[row.here] = (text + session.until_prompt()).strip()
+    return shown
+
+
+def page(shown: dict[str, str]) -> str:
+    """The page."""
+    parts = [HEAD]
+    for section, rows in SECTIONS.items():
+        parts.append(f"\n## {section}\n\n| | SPEC | BLISS | bluesky | here |\n| --- | --- | --- | --- | --- |")
+        for row in rows:
+            cells = (f"`{cell}`" if cell != NO_EQUAL else "" for cell in (row.spec, row.bliss, row.bluesky, row.here))
+            parts.append(f"| {row.what} | {' | '.join(cells)} |")
+        parts.append("\n```")
+        for row in rows:
+            parts.append(f">>> {row.here}")
+            parts += _shortened(shown[row.here])
+        parts.append("```")
+    return "\n".join(parts) + "\n"
+
+
+def _shortened(text: str) -> list[str]:
+    lines = [line.rstrip() for line in re.sub(r"\[\w+!?\] $", "", text).splitlines() if line.strip()]
+    if len(lines) > LONGEST:
+        lines = [*lines[: LONGEST // 2 + 2], "    ...", *lines[-(LONGEST // 2 - 3) :]]
+    return lines
+
+
+def recorded(directory: Path) -> dict[str, str]:
+    """Start a session in a directory, always in the same simulated world, and type each command; what each showed."""
+    packaged = (ROOT / "instrument/config/iconfig.yml").read_text()
+    rest = packaged.replace("seed: null", "seed: 7").replace("devices: [devices.yml]", "")
+    with Session(directory, arguments=("--config", str(write_config(directory, rest)))) as session:
+        return record(session)
+
+
+def main() -> int:
+    """Record, and write the page."""
+    with tempfile.TemporaryDirectory() as name:
+        PAGE.write_text(page(recorded(Path(name))).replace(name, "~"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

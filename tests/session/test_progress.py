@@ -1,0 +1,48 @@
+"""Bars for what takes long: moves, counts, scans; at a terminal that can overwrite a line, and nowhere else."""
+
+import re
+
+import pytest
+
+from tests.faults.session import Session
+from tests.terminal import PROMPT
+
+# A bar, and how it is taken away.
+BAR = {
+    "mv m1 3": r"\rm1 [\d.]+ -> 3 \|[█▏▎▍▌▋▊▉ ]+\| \d+%",
+    "ct 2.5": r"\rscaler1 \|[█▏▎▍▌▋▊▉ ]+\| \d+%",
+    "ascan m1 3 3.2 3 0.6": r"\rascan \d+ [1-4]/4 \|[█▏▎▍▌▋▊▉ ]+\| \d\d:\d\d<(\d\d:\d\d|\?)",
+    "umv m1 1": r"\rm1 [\d.]+ degrees",
+}
+GONE = re.compile(r"\r {70,}\r|\r +\rm1: ")
+
+
+@pytest.fixture(scope="module")
+def sessions(tmp_path_factory):
+    """A terminal that can overwrite a line, and one that can't."""
+    with Session(tmp_path_factory.mktemp("live"), env={"TERM": "xterm"}) as live:
+        with Session(tmp_path_factory.mktemp("dumb")) as dumb:
+            yield live, dumb
+
+
+@pytest.mark.parametrize("typed", BAR)
+def test_what_takes_long_has_a_bar_at_a_terminal(sessions, typed):
+    live, dumb = sessions
+    live.process.sendline(typed)
+    live.process.expect(PROMPT)
+    raw = live.process.before
+    assert re.search(BAR[typed], raw), raw
+    assert GONE.search(raw)
+    # each line that stays is whole, whatever was overwritten before
+    lines = [line.rpartition("\r")[2] for line in raw.replace("\r\n", "\n").split("\n")]
+    for line in lines[1:]:
+        assert re.match(r"(\||\+|generator|I |New|Trans|Pers| *\w+ = |m1: |\s*$)", line), line
+    plain = dumb.run(typed)
+    assert "█" not in plain
+    assert "\r" not in plain
+
+
+def test_no_bar_is_logged(sessions):
+    live, _ = sessions
+    for log in (live.directory / ".logs").iterdir():
+        assert "█" not in log.read_text()
