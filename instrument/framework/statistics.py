@@ -298,7 +298,7 @@ def _measure_peak(x: Array, y: Array, fit: _Fit, shape: _Shape, noise: float) ->
         cen, fwhm = fit.centre, fit.width
     return PeakStatistics(
         kind="peak" if sign > 0 else "dip",
-        inside=bool(x[0] <= cen - fwhm / 2.0 and cen + fwhm / 2.0 <= x[-1]),
+        inside=bool(x[0] <= cen - fwhm / 2.0 and cen + fwhm / 2.0 <= x[-1] and 0 < np.argmax(z) < z.size - 1),
         com=_centroid(x, z, cen, fwhm),
         cen=cen,
         fwhm=fwhm,

@@ -187,7 +187,7 @@ def test_lup_goes_back_from_a_flank_and_tells_where_to_look(bench, caplog, low, 
 
 def test_lineup2_goes_on_until_the_peak_is_stable(bench, caplog):
     with caplog.at_level(logging.INFO, LOGGER_NAME):
-        found = bench.run(plans.lineup2([bench.noisy], bench.motor, -3, 0.2, 9))  # a flank first
+        found = bench.run(plans.lineup2([bench.noisy], bench.motor, -3, 0.1, 9))  # a flank first
     assert found[-1].position == pytest.approx(0.3, abs=0.02)
     assert 3 <= len(found) <= 5
     assert f"stable after {len(found)} scans" in caplog.text
