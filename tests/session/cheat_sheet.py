@@ -32,6 +32,16 @@ in good order.
 """
 
 
+PLOT = """
+## The plot
+
+One window for each set of signals, used again by the next scan; the centre is marked. `bec.save_plot("scan.png")` saves
+it, also without a display. `python -m tests.session.pictures` made these.
+
+![Two scans of a peak, its centre marked](../images/ascan.png)
+![A grid](../images/mesh.png)"""
+
+
 @dataclass(frozen=True)
 class Row:
     """One thing to do, in four languages.
@@ -179,7 +189,7 @@ def page(shown: dict[str, str]) -> str:
             parts.append(f">>> {row.here}")
             parts += _shortened(shown[row.here])
         parts.append("```")
-    return "\n".join(parts) + "\n"
+    return "\n".join([*parts, PLOT]) + "\n"
 
 
 def _shortened(text: str) -> list[str]:
