@@ -165,3 +165,17 @@ def test_attributes_have_values_sums_and_a_time_series(ad, pipe):
     assert (ad.text("Attr1:TSAcquiring"), ad.get("Attr1:TSCurrentPoint")) == ("Done", 3)
     ad.set("Attr1:", Reset=1)
     assert [ad.get(f"Attr1:{name}") for name in ("1:ValueSum_RBV", "TSCurrentPoint")] == [0, 0]
+
+
+def test_an_acquisition_ends_when_all_readbacks_are_of_its_frame(ad, pipe):
+    pipe("Stats1:", ComputeHistogram=1)
+    ad.set("Stats1:", BlockingCallbacks=0)
+    ad.set("cam1:", ArrayCounter=0, AcquireTime=0)
+    late = []
+    for number in range(1, 41):
+        ad.set("cam1:", Gain=number)
+        ad.acquire()
+        seen = [ad.get(f"Stats1:{name}_RBV") for name in ("MaxValue", "UniqueId", "HistEntropy", "ArrayCounter")]
+        if seen[1] != number or abs(seen[0] - number) > 12:
+            late.append((number, *seen))
+    assert not late

@@ -310,12 +310,14 @@ class Driver(ArrayPort):
             self.set(StatusMessage="Waiting for acquisition")
         self.show_pool()
         self.set(DetectorState=state, TimeRemaining=0.0)
+        # What plugins are done with by now is told here; for what they are not, it is waited below.
+        waits = bool(self["WaitForPlugins"] and self.detector.queued)
         self.detector.tell_all()
         # Atomic for clients: who hears that Acquire has ended may start the next acquisition at once.
         with self.detector.locked(self, "Acquire"):
             self.set(Acquire=0)
             self.detector.show_setpoint_now(self, "Acquire")
-            if not (self["WaitForPlugins"] and self.detector.queued):
+            if not waits:
                 self._complete()
                 return
         with self._idle_plugins:

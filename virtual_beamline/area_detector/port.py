@@ -204,6 +204,7 @@ class Detector:
         self._told: dict[tuple[str, str], float] = {}
         self._untold: dict[tuple[str, str], Port] = {}
         self._telling = threading.Event()
+        self._teller = threading.RLock()
         self._queued = 0
         self._queued_lock = threading.Lock()
         self.queue_changed: Callable[[int], None] = lambda _: None
@@ -296,13 +297,11 @@ class Detector:
 
     def tell_all(self) -> None:
         """Show what :meth:`publish_soon` has not shown yet."""
-        while self._untold:
-            try:
+        with self._teller:  # when it returns, what another thread is telling has been told, too
+            while self._untold:
                 (_, name), port = self._untold.popitem()
-            except KeyError:  # another thread was faster
-                return
-            self._told[port.name, name] = time.monotonic()
-            self.publish(port, name)
+                self._told[port.name, name] = time.monotonic()
+                self.publish(port, name)
 
     def _tell(self) -> None:
         while True:
