@@ -1,6 +1,7 @@
 """docs/explanations/faults.md, made from the tests: which fault, what is promised, whether it was kept.
 
 `python -m tests.faults_page` runs every test that is marked with `@fault(...)`, the long ones too, and writes the page.
+With pytest's `-k` it runs some of them, and leaves the other results as they are.
 """
 
 from __future__ import annotations
@@ -67,6 +68,13 @@ def rows_of(page: str) -> list[Row]:
     return [row for row in found if row[0] not in {"fault", "---"}]
 
 
+def results_of(page: str) -> dict[Row, str]:
+    """The results of a page."""
+    return {
+        (what, promise): result for what, promise, result in re.findall(r"(?m)^\| (.+?) \| (.+?) \| ([^|]+) \|", page)
+    }
+
+
 def rows(collector: Collector) -> dict[Row, list[str]]:
     """The tests of each row, in the order of the tests."""
     found: dict[Row, list[str]] = {}
@@ -78,9 +86,11 @@ def rows(collector: Collector) -> dict[Row, list[str]]:
 def write(collector: Collector) -> str:
     """The page."""
     lines = []
+    before = results_of(PAGE.read_text()) if PAGE.exists() else {}
     for (what, promise), tests in rows(collector).items():
-        counts = Counter(collector.results.get(test, "skipped") for test in tests)
+        counts = Counter(collector.results[test] for test in tests if test in collector.results)
         result = ", ".join(f"{counts[name]} {name}" for name in RESULTS if counts[name])
+        result = result or before.get((what, promise), "not run")
         where = ", ".join(
             f"`{name}`" for name in dict.fromkeys(re.sub(r"\[.*", "", test.split("/")[-1]) for test in tests)
         )

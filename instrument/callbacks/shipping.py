@@ -33,6 +33,7 @@ _LIVE_EVENTS = 50  # in a batch of a run that goes on, so that a remote reader s
 _BACKLOG_EVENTS = 1000  # in a batch of a complete run
 _BATCH_BYTES = 4_000_000  # a batch ends with the document that reaches this
 _AT_ONCE = 4  # complete runs looked up at a time
+SECOND_CHANCE = 600.0  # s until what was set aside is tried again
 _LONG = 10.0  # s; a consumer that is busy with one batch for longer is named
 
 _SCHEMA = """
@@ -138,7 +139,6 @@ class Marks:
 
     def begin_again(self, name: str) -> None:
         """What was set aside is tried again."""
-        self.set_busy(name, None)
         self._execute(
             "UPDATE deliveries SET state = ?, attempts = 0 WHERE consumer = ? AND state = ?", READY, name, SET_ASIDE
         )
@@ -280,7 +280,7 @@ class _Line:
     busy: tuple[str, float, float] | None = None  # scan number, since (monotonic), since (time)
     named: bool = False  # that it is busy is on record
     failing: bool = False
-    failed_at: int = 0  # the kick after which it failed last
+    failed_at: int = 0  # the kick after which the attempt began that failed last
     thread: threading.Thread | None = None
 
 
@@ -318,13 +318,15 @@ class Shipper:
         self._ending = False
         self._looker: threading.Thread | None = None
         self._marks_failed = False
+        self._second_chance = 0.0  # when what was set aside is tried again
+        self._told: set[tuple[str, str]] = set()  # consumers and runs that they cannot take
 
     def start(self) -> None:
         """Begin to ship."""
         self.index.refresh()
         self.marks.register(self._lines, self.index)
         for name in self._lines:
-            self.marks.begin_again(name)
+            self.marks.set_busy(name, None)
         self._look()
         self._looker = threading.Thread(target=self._look_regularly, name="ship-look", daemon=True)
         self._looker.start()
@@ -349,6 +351,11 @@ class Shipper:
             for line in self.index.refresh():
                 logger.warning("%s", line)
             news = self._take_in_arrivals()
+            if time.monotonic() > self._second_chance:
+                self._second_chance = time.monotonic() + SECOND_CHANCE
+                for name in self._lines:
+                    self.marks.begin_again(name)
+                news = True
             growing = self.marks.open_uids()
             complete = set(growing) - self.index.going_on(growing)
             for uid in complete:
@@ -414,10 +421,11 @@ class Shipper:
         for job in jobs:
             if self._ending:
                 return False
+            kick = self._kick
             try:
                 result = self._advance(line, job)
             except Exception as error:  # whatever a consumer raises is its own affair
-                self._failed(line, job, error)
+                self._failed(line, job, error, kick)
                 return True
             moved = moved or result
         return moved
@@ -488,6 +496,9 @@ class Shipper:
                 if self._changed.wait_for(lambda: self._ending, LOOK):
                     return
         line.feeds.pop(job.uid, None)
+        if (line.consumer.name, job.uid) in self._told:
+            self._told.discard((line.consumer.name, job.uid))
+            line.failing = True
         self._recovered(line, f"run {job.scan_id} is delivered now")
 
     def _recovered(self, line: _Line, what: str) -> None:
@@ -495,7 +506,7 @@ class Shipper:
             line.failing = False
             self._report(f"{line.consumer.name}: {what}")
 
-    def _failed(self, line: _Line, job: _Job, error: Exception) -> None:
+    def _failed(self, line: _Line, job: _Job, error: Exception, kick: int) -> None:
         name = line.consumer.name
         failure = Failure(error, job.path, job.attempts + 1)
         if failure.final or not line.failing:
@@ -505,17 +516,19 @@ class Shipper:
             self.marks.failed(job, failure)
         except sqlite3.Error as database_error:
             self._marks_broken(database_error)
+        known = (name, job.uid) in self._told
         if failure.final:
             line.failing = False
-            self._report(
-                f"{name}: run {job.scan_id} cannot be delivered: {failure.reason}; "
-                "it is safe in the journal, and tried again when the shipping process next starts"
-            )
-        elif not line.failing:
+            self._told.add((name, job.uid))
+            if not known:
+                self._report(
+                    f"{name}: run {job.scan_id} cannot be delivered: {failure.reason}; "
+                    f"it is safe in the journal, and tried again every {SECOND_CHANCE / 60:.0f} minutes"
+                )
+        elif not line.failing and not known:
             line.failing = True
             self._report(f"{name}: run {job.scan_id} is not delivered yet: {failure.reason}; it is tried again")
         with self._changed:
-            kick = self._kick
             if failure.heals:
                 line.failed_at = kick
             self._changed.notify_all()

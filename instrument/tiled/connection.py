@@ -116,7 +116,8 @@ def told(url: str) -> Iterator[None]:
         code, reason = error.response.status_code, _detail(error)
         if code in {401, 403}:
             raise TiledRefusedError(f"the Tiled server {url} refuses this API key: {reason}") from error
-        kind = TiledUnreachableError if code >= 500 or code == 429 else TiledRefusedError
+        # What the server fails at by itself (500) may be this run's fault: it must not hold up the next ones.
+        kind = TiledUnreachableError if code in {429, 502, 503, 504} else TiledRefusedError
         raise kind(f"the Tiled server {url} answers {code}: {reason}") from error
     except (httpx.TransportError, OSError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__

@@ -18,7 +18,7 @@ from typing import Any, cast
 import numpy as np
 
 from instrument.framework.runfiles import Document, make_packer
-from instrument.tiled.connection import CATALOG_SPEC, Server, container, node_of, pages, told
+from instrument.tiled.connection import CATALOG_SPEC, Server, TiledUnreachableError, container, node_of, pages, told
 
 RECORDED = "recorded"
 _BATCH = 1_000_000  # rows that the writer keeps: it is told when to write
@@ -47,15 +47,19 @@ class TiledConsumer:
             TiledUnreachableError: The server does not answer now.
             TiledRefusedError: It refuses.
         """
-        catalog, recorded = self.nodes()
-        uid = start["uid"]
-        with told(self._server.address()):
-            found = node_of(catalog, uid)
-            if found is not None and found.metadata.get("stop"):
-                return None  # the mark was lost, not the run
-            for node in (found, node_of(recorded, uid)):
-                if node is not None:
-                    node.delete(recursive=True, external_only=False)
+        try:
+            catalog, recorded = self.nodes()
+            uid = start["uid"]
+            with told(self._server.address()):
+                found = node_of(catalog, uid)
+                if found is not None and found.metadata.get("stop"):
+                    return None  # the mark was lost, not the run
+                for node in (found, node_of(recorded, uid)):
+                    if node is not None:
+                        node.delete(recursive=True, external_only=False)
+        except TiledUnreachableError:
+            self.close()  # the server may come back on another port, or without what was in its catalog
+            raise
         return TiledRun(catalog, recorded, self._server.address())
 
     def begin_new(self) -> TiledRun:

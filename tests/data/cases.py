@@ -6,11 +6,15 @@ To have a new consumer in all of them, write its class here and name it in `CASE
 import contextlib
 import os
 import re
+import resource
 import shutil
+import signal
 import subprocess
+import uuid
 from collections.abc import Iterator
 
 import mongomock
+import psutil
 from pymongo.errors import BulkWriteError, NotPrimaryError, ServerSelectionTimeoutError
 
 from instrument.callbacks.mongo import MongoDB
@@ -18,6 +22,10 @@ from instrument.callbacks.nexus import NexusWriter
 from instrument.callbacks.shipping import Shipper
 from instrument.callbacks.spec import SpecWriter
 from instrument.config.models import Nexus
+from instrument.tiled.connection import Server
+from instrument.tiled.places import TiledDirectory
+from instrument.tiled.writing import TiledConsumer
+from tests.tiled.servers import Server as TiledServer
 
 from .consumers import FeedFiles, FileConsumer
 
@@ -36,7 +44,10 @@ class Outboxed:
     hour = 360  # runs of an hour, one every ten seconds
     long = 100_000  # events
 
-    def __init__(self, root, laboratory):
+    needs = None  # the name of a fixture
+
+    def __init__(self, root, laboratory, needed=None):
+        self.needed = needed
         self.directory = root / "place" / "files"
         self.directory.mkdir(parents=True)
         self._laboratory = laboratory
@@ -87,23 +98,29 @@ class Outboxed:
         aside = self.directory.with_name("aside")
         self.directory.rename(aside)
         self.directory.touch()
-        yield
-        self.directory.unlink()
-        aside.rename(self.directory)
+        try:
+            yield
+        finally:
+            self.directory.unlink()
+            aside.rename(self.directory)
 
     @contextlib.contextmanager
     def read_only(self):
         """Its directory cannot be written, by root neither."""
         subprocess.run(["mount", "--bind", self.directory, self.directory], check=True)
         subprocess.run(["mount", "-o", "remount,ro,bind", self.directory], check=True)
-        yield
-        subprocess.run(["umount", "-l", self.directory], check=True)
+        try:
+            yield
+        finally:
+            subprocess.run(["umount", "-l", self.directory], check=True)
 
     @contextlib.contextmanager
     def _mounted(self, options, directory):
         subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", directory], check=True)
-        yield
-        subprocess.run(["umount", "-l", directory], check=True)
+        try:
+            yield
+        finally:
+            subprocess.run(["umount", "-l", directory], check=True)
 
     down = directory_removed
 
@@ -233,8 +250,10 @@ class Mongo(Shipped):
                 raise error
 
         real, self.consumer._databases = self.consumer._databases, (Failing(), Failing())
-        yield
-        self.consumer._databases = real or (self.database, self.database)
+        try:
+            yield
+        finally:
+            self.consumer._databases = real or (self.database, self.database)
 
     def down(self):
         return self._raising(ServerSelectionTimeoutError("localhost:27017: refused, Timeout: 3s"))
@@ -252,7 +271,77 @@ class Mongo(Shipped):
         return self._raising(NotPrimaryError("node is recovering"))
 
 
-CASES = {case.label: case for case in (Stub, Spec, NeXus, ShippedStub, Mongo)}
+class Tiled(Shipped):
+    """A Tiled server in a process of its own, over SQLite."""
+
+    label = "Tiled"
+    many = 12
+    hour = 12
+    long = 5000
+    needs = "tiled_place"
+
+    def make(self):
+        self.place = self.needed
+        self.catalog = f"catalog {uuid.uuid4()}"
+        return TiledConsumer(Server(self.place.files), self.catalog)
+
+    def copies(self):
+        reader = TiledConsumer(Server(self.place.files), self.catalog)
+        try:
+            return [uid for uid, whole in reader.there().items() if whole]
+        finally:
+            reader.close()
+
+    @contextlib.contextmanager
+    def down(self):
+        """The server is killed, and started again; on another port, since it finds a free one."""
+        self.place.stop()
+        try:
+            yield
+        finally:
+            self.place.start()
+
+    @contextlib.contextmanager
+    def directory_removed(self):
+        """With its data, its address and its keys."""
+        self.place.stop()
+        aside = self.place.files.root.with_name("aside")
+        self.place.files.root.rename(aside)
+        try:
+            yield
+        finally:
+            aside.rename(self.place.files.root)
+            self.place.start()
+
+    @contextlib.contextmanager
+    def disk_full(self):
+        """No file of the server's can grow."""
+        server = psutil.Process(self.place.server.process.pid)
+        server.rlimit(psutil.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+        try:
+            yield
+        finally:
+            server.rlimit(psutil.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+    read_only = disk_full
+
+
+class TiledPlace:
+    """A working directory with a Tiled server."""
+
+    def __init__(self, directory):
+        self.directory = directory
+        self.files = TiledDirectory(directory / ".data" / "tiled")
+        self.start()
+
+    def start(self):
+        self.server = TiledServer(self.directory).wait_ready()
+
+    def stop(self):
+        self.server.end(signal.SIGKILL)
+
+
+CASES = {case.label: case for case in (Stub, Spec, NeXus, ShippedStub, Mongo, Tiled)}
 
 
 def clean(directory):

@@ -1,6 +1,7 @@
 """Every consumer, every fault: no run is held up, and in the end there is exactly one copy of each, in order."""
 
 import contextlib
+import os
 import threading
 import time
 
@@ -11,20 +12,37 @@ import ophyd.sim
 import pytest
 from bluesky.preprocessors import run_decorator
 
+from instrument.callbacks import shipping
 from tests.faults_page import fault
 
-from .cases import CASES, MAY_MOUNT, Shipped, clean
+from .cases import CASES, MAY_MOUNT, Shipped, TiledPlace, clean
 from .consumers import FeedFiles, FileConsumer
 from .test_journal import Signal
+
+os.environ.setdefault("TILED_RETRY_ATTEMPTS", "2")  # Tiled's client goes on for most of a minute
 
 pytestmark = pytest.mark.usefixtures("short_pauses")
 
 ONE_COPY = "the run is recorded; each consumer has exactly one copy of each run in the end, in order"
 
 
+@pytest.fixture
+def early_second_chance(monkeypatch):
+    """What a server failed at is tried again in the time of a test."""
+    monkeypatch.setattr(shipping, "SECOND_CHANCE", 1.0)
+
+
+@pytest.fixture(scope="module")
+def tiled_place(tmp_path_factory):
+    place = TiledPlace(tmp_path_factory.mktemp("tiled"))
+    yield place
+    place.stop()
+
+
 @pytest.fixture(params=CASES)
 def case(request, laboratory, tmp_path):
-    case = CASES[request.param](tmp_path, laboratory)
+    kind = CASES[request.param]
+    case = kind(tmp_path, laboratory, kind.needs and request.getfixturevalue(kind.needs))
     yield case
     if isinstance(case, Shipped) and hasattr(case, "shipper"):
         case.shipper.close()
@@ -119,11 +137,12 @@ PLACES = {
 
 def unusable(case, place):
     """The context in which its place cannot be used."""
-    if place in {"disk_full", "read_only"} and not MAY_MOUNT and "mongomock" not in case.label:
+    if place in {"disk_full", "read_only"} and not MAY_MOUNT and not isinstance(case, Shipped):
         pytest.skip("NOT RUN: a full or read-only disk needs mount, which this machine does not allow")
     return getattr(case, place)()
 
 
+@pytest.mark.usefixtures("early_second_chance")
 @pytest.mark.parametrize(
     "place",
     [
@@ -131,22 +150,24 @@ def unusable(case, place):
         for place, text in PLACES.items()
     ],
 )
-def test_its_place_cannot_be_used_at_the_start(laboratory, case, place):
+def test_its_place_cannot_be_used_at_the_start(laboratory, case, place, wait_until):
     with unusable(case, place):
         case.add()
         uids = [laboratory.engine(count())[0] for _ in range(3)]
+        wait_until(lambda: case.row()[:2] == (0, 3) and case.row()[2])
         assert not case.wait(0.1)
-        delivered, pending, error = case.row()
-        assert (delivered, pending) == (0, 3)
-        assert error
         assert laboratory.reports[0].startswith(f"{case.consumer.name}: run 1 is not ")
         assert "\n" not in laboratory.reports[0]
-        assert len(laboratory.reports) == 1  # told once, however often it was tried
-    assert case.wait()
+        told = list(laboratory.reports)
+        assert len({line.partition(":")[2].split(":")[0] for line in told}) == len(
+            told
+        )  # each once, however often tried
+    wait_until(case.wait)
     assert case.copies() == uids
     assert case.row() == (3, 0, "")
 
 
+@pytest.mark.usefixtures("early_second_chance")
 @pytest.mark.parametrize(
     "place",
     [
@@ -170,14 +191,16 @@ def test_its_place_is_lost_in_mid_run(laboratory, case, place, wait_until):
 
         uids += laboratory.engine(mid_run())
         uids += laboratory.engine(count())
+        wait_until(lambda: case.row()[1] and case.row()[2])
         assert not case.wait(0.1)
         assert laboratory.index.count({"scan_id": {"$gt": 0}}) == 3
-    assert case.wait()
+    wait_until(case.wait)
     assert sorted(case.copies()) == sorted(uids)
     assert case.row() == (3, 0, "")
 
 
 @fault("The server is down for an hour of runs; it comes back", ONE_COPY)
+@pytest.mark.usefixtures("early_second_chance")
 def test_down_for_an_hour_of_runs(laboratory, case):
     with case.down():
         case.add()
@@ -201,7 +224,10 @@ def test_the_clock_jumps_back(laboratory, case, monkeypatch):
     assert sorted(case.copies()) == sorted(uids)
 
 
-@fault("1,000 one-point runs back to back (NeXus: 60, MongoDB: 200)", "each consumer has each of them once, in order")
+@fault(
+    "1,000 one-point runs back to back (NeXus: 60, MongoDB: 200, Tiled: 12)",
+    "each consumer has each of them once, in order",
+)
 def test_runs_back_to_back(laboratory, case):
     case.add()
     uids = [emit(laboratory, number) for number in range(1, case.many + 1)]
@@ -210,7 +236,7 @@ def test_runs_back_to_back(laboratory, case):
     assert laboratory.index.count() == case.many
 
 
-@fault("A run of 100,000 events (MongoDB: 10,000)", "each consumer has it whole, once, and the next run")
+@fault("A run of 100,000 events (MongoDB: 10,000, Tiled: 5,000)", "each consumer has it whole, once, and the next run")
 def test_a_run_of_a_hundred_thousand_events(laboratory, case):
     case.add()
     uid, now = "long", time.time()
@@ -255,10 +281,10 @@ def test_odd_event_data(laboratory, case):
     case.add()
     odd = [laboratory.engine(bp.count([Signal(value)]))[0] for value in ODD.values()]
     (plain,) = laboratory.engine(count())
-    case.wait()
+    case.wait(90)
     copies = case.copies()
     assert copies == [uid for uid in [*odd, plain] if uid in copies]  # each once, in order
-    assert copies[-1] == plain
+    assert copies[-1] == plain, laboratory.reports
     assert odd[0] in copies
     told = [line for line in laboratory.reports if " cannot be " in line]
     assert [line.split(" cannot be ")[0] for line in told] == [
