@@ -102,8 +102,8 @@ HEAD = """\
 # Faults, and what is promised
 
 Made by `python -m tests.faults_page` from the tests that bring these faults about; results of {day}. Each consumer that
-there is goes through each fault of a consumer: a stub, SPEC files and NeXus files behind the session's outbox, a stub
-and MongoDB behind the shipping process. No MongoDB server can be installed here: mongomock stands in for it.
+there is goes through each fault of a consumer: a stub, SPEC files and NeXus files behind the session's outbox; a stub, a
+Tiled server and MongoDB behind the shipping process. No MongoDB server can be installed here: mongomock stands in for it.
 
 | fault | promise | result (tests) | tests |
 | --- | --- | --- | --- |
