@@ -101,9 +101,10 @@ def write(collector: Collector) -> str:
 HEAD = """\
 # Faults, and what is promised
 
-Made by `python -m tests.faults_page` from the tests that bring these faults about; results of {day}. Each consumer that
-there is goes through each fault of a consumer: a stub, SPEC files and NeXus files behind the session's outbox; a stub, a
-Tiled server and MongoDB behind the shipping process. No MongoDB server can be installed here: mongomock stands in for it.
+Made by `python -m tests.faults_page` from the tests that bring these faults about; results of {day}.
+Each consumer that there is goes through each fault of a consumer: a stub, SPEC files and NeXus files behind the
+session's outbox; a stub, a Tiled server and MongoDB behind the shipping process. No MongoDB server can be installed
+here: mongomock stands in for it.
 
 | fault | promise | result (tests) | tests |
 | --- | --- | --- | --- |
