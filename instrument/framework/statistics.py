@@ -175,7 +175,8 @@ def _times(value: float | None, factor: float) -> float | None:
 def _sorted_and_merged(x: Array, y: Array) -> tuple[Array, Array]:
     places, which = np.unique(x, return_inverse=True)
     counts = np.bincount(which)
-    return places, np.bincount(which, weights=y / counts[which])  # in this order no sum exceeds a float's range
+    means: Array = np.bincount(which, weights=y / counts[which]).astype(float)  # so no sum exceeds a float's range
+    return places, means
 
 
 def _binned(x: Array, y: Array, most: int) -> tuple[Array, Array]:
