@@ -57,6 +57,12 @@ loop. What a plugin passes on only reaches others while its ArrayCallbacks is En
 (a calc) come from ``records()``. What raises in ``process`` is logged, and the plugin goes on with the next frame.
 Array values of ``set`` must be lists of numbers or one-dimensional numpy arrays of exactly the waveform's type.
 
+Values that change with each frame are set by ``self.set_soon(...)``: clients are told 20 times a second, and all of it
+before the acquisition ends. ``write`` holds its record's lock and ``process`` the plugin's: what both change is changed
+under a lock of its own with ``changed = self.take(...)`` and told without it, ``self.show(changed)``. A plugin that
+passes on other arrays besides (the statistics of Stats, for its time series) declares ``addresses = 2`` and passes them
+on with ``self.pass_on(array, address=1)``; others get them with NDArrayAddress 1.
+
 A file writer subclasses :class:`~virtual_beamline.area_detector.file_plugin.FilePlugin` instead and implements
 ``open_file``, ``write_array`` and ``close_file``.
 
