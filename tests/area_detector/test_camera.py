@@ -153,15 +153,15 @@ def test_offset_and_noise_and_dark_and_flat_frames(seen):
     seen.set("cam1:", DataType="Float64", Offset=20, Noise=4, SimMode="Offset&Noise")
     seen.acquire()
     dark = seen.frame()
-    assert (dark.min() >= 20, dark.max() < 24, dark.mean()) == (True, True, pytest.approx(22, abs=0.02))
+    assert (dark.min() >= 20, dark.max() <= 24, dark.mean()) == (True, True, pytest.approx(22, abs=0.02))
     seen.set("cam1:", SimMode="Peaks", FrameType="Background")
     seen.acquire()
-    assert seen.frame().max() < 24
+    assert seen.frame().max() <= 24  # of singles, which round
     assert not np.array_equal(seen.frame(), dark)  # other noise
     seen.set("cam1:", FrameType="FlatField")
     seen.acquire()
     flat = seen.frame()
-    assert (flat.min() >= 120, flat.max() < 124) == (True, True)
+    assert (flat.min() >= 120, flat.max() <= 124) == (True, True)
 
 
 def test_a_grid_of_peaks_of_varied_heights(seen):
