@@ -11,7 +11,7 @@ from benchmarks.harness import Benchmark, Figure, MeasurementError, child, media
 from virtual_beamline import supervisor
 from virtual_beamline.names import AREA_DETECTOR_PREFIX
 
-FRAMES = {"None": 300, "zlib": 20}
+FRAMES = {"None": 150, "zlib": 20}
 BUDGET = 0.8
 
 

@@ -181,7 +181,7 @@ class Hdf5File:
         """
         import h5py
 
-        self.frames = 0
+        self.frames = self._room = 0
         self.run_time = self.speed = 0.0
         self._began = self._last = 0.0
         self._shape, self._dtype = array.data.shape, array.data.dtype
@@ -274,9 +274,10 @@ class Hdf5File:
             raise FileError(msg)
         if not self.frames:
             self._began = self._last = began
-        if self.frames >= self._data.shape[0]:
+        if self.frames >= self._room:
             # SWMR readers must see no frame that is not there.
-            self._data.resize(self.frames + (1 if self.swmr else _BLOCK), axis=0)
+            self._room = self.frames + (1 if self.swmr else _BLOCK)
+            self._data.resize(self._room, axis=0)
         if self._direct:
             self._data.id.write_direct_chunk((self.frames,) + (0,) * len(self._shape), array.data)
         else:
@@ -310,7 +311,7 @@ class Hdf5File:
         try:
             for column in self._all_columns():
                 column.flush()
-            if self._data.shape[0] != self.frames:
+            if self._room != self.frames:
                 self._data.resize(self.frames, axis=0)
         finally:
             self._file.close()

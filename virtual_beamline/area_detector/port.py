@@ -293,7 +293,8 @@ class Detector:
             self.publish(port, name)
             return
         self._untold[key] = port  # in this order: the teller may be clearing it
-        self._telling.set()
+        if not self._telling.is_set():
+            self._telling.set()
 
     def tell_all(self) -> None:
         """Show what :meth:`publish_soon` has not shown yet."""
