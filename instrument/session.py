@@ -45,6 +45,7 @@ NAMES = (
     "mv", "mvr", "umv", "umvr", "set_lm", "set_dial", "set_user", "ct", "timescan",
     "ascan", "dscan", "a2scan", "d2scan", "mesh", "dmesh", "lookupscan",
     "lup", "lineup2", "two_pass_scan", "findpeak_multipass", "repeat_findpeak", "change_noisy_parameters",
+    "locate_image_peak", "darks_flats", "ad_vs_motor",
     "snapshot", "snapshot_restore", "snapshot_undo", "SnapshotReport",
 )  # fmt: skip
 

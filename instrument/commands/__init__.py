@@ -12,6 +12,7 @@ from instrument.commands.counting import CountingCommands
 from instrument.commands.engine import EngineCommands
 from instrument.commands.experiment import ExperimentCommands
 from instrument.commands.files import FileCommands
+from instrument.commands.images import ImageCommands
 from instrument.commands.information import InformationCommands
 from instrument.commands.motion import MotionCommands
 from instrument.commands.peak import PeakCommands
@@ -35,6 +36,7 @@ GROUPS = (
     ExperimentCommands,
     FileCommands,
     EngineCommands,
+    ImageCommands,
     SnapshotCommands,
     SuspendingCommands,
 )

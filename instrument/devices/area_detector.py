@@ -31,7 +31,7 @@ from bluesky.protocols import Hints
 from ophyd import Device, EpicsSignal, EpicsSignalRO
 from ophyd.areadetector import cam as cams
 from ophyd.areadetector import plugins as ophyd_plugins
-from ophyd.areadetector.base import ADComponent, EpicsSignalWithRBV
+from ophyd.areadetector.base import ADComponent, DDC_EpicsSignalRO, EpicsSignalWithRBV
 from ophyd.areadetector.cam import CamBase, SimDetectorCam
 from ophyd.areadetector.detectors import DetectorBase
 from ophyd.device import Component, Staged, do_not_wait_for_lazy_connection
@@ -106,6 +106,7 @@ class StatsPlugin(ophyd_plugins.StatsPlugin_V34):
     min_value = ADComponent(EpicsSignalRO, "MinValue_RBV", kind="normal")
     max_value = ADComponent(EpicsSignalRO, "MaxValue_RBV", kind="normal")
     net = ADComponent(EpicsSignalRO, "Net_RBV", kind="normal")
+    centroid = DDC_EpicsSignalRO(("x", "CentroidX_RBV"), ("y", "CentroidY_RBV"), kind="normal", doc="The centroid XY")
     _default_read_attrs = ("total", "mean_value", "sigma", "min_value", "max_value", "net", "centroid")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

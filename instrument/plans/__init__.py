@@ -5,6 +5,7 @@ What is exported here is what a session offers at its prompt, with its own devic
 """
 
 from instrument.plans.counting import ct, timescan
+from instrument.plans.images import ad_vs_motor, darks_flats, locate_image_peak
 from instrument.plans.lineup import lineup2, lup
 from instrument.plans.moves import mv, mvr, set_dial, set_lm, set_user, umv, umvr
 from instrument.plans.peak_finder import (
@@ -19,14 +20,17 @@ from instrument.plans.snapshot_restore import snapshot_restore, snapshot_undo
 
 __all__ = [
     "a2scan",
+    "ad_vs_motor",
     "ascan",
     "change_noisy_parameters",
     "ct",
     "d2scan",
+    "darks_flats",
     "dmesh",
     "dscan",
     "findpeak_multipass",
     "lineup2",
+    "locate_image_peak",
     "lookupscan",
     "lup",
     "mesh",

@@ -15,10 +15,19 @@ from typing import Any
 from instrument.config.errors import UserError, nearest
 
 # Keyword-only arguments of plans, and what a session fills in: a device, or a part of one.
-DEVICES: Mapping[str, str] = MappingProxyType({"detector": "noisy", "motor": "m1", "calc": "calcs.calc1"})
+DEVICES: Mapping[str, str] = MappingProxyType(
+    {"detector": "noisy", "motor": "m1", "calc": "calcs.calc1", "camera": "adsimdet"}
+)
 COUNTERS = "detectors"  # the keyword-only argument that is filled with what counts, as it is at that moment
 LABEL = "detectors"  # of the devices that count unless the user chooses others
-NAMED = ("motor", "motor2", "detector", "detectors", "calc")  # arguments that a name of a device may be given for
+NAMED = (
+    "motor",
+    "motor2",
+    "detector",
+    "detectors",
+    "calc",
+    "camera",
+)  # arguments that a name of a device may be given for
 PAIRS = ("moves", "arguments")  # motor, position, motor, position, ...
 
 
