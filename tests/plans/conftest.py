@@ -32,6 +32,22 @@ def bench():
 
         preset_time = Component(part, value=1.0, kind="config")
 
+    class Camera(guarded(SynGauss, guard)):
+        """What plans use of an area detector; tests/plans/test_images.py has the real one."""
+
+        plugin_names = ("hdf1", "stats1")
+        frame_type = Component(part, value=0, kind="omitted")
+        centroid_threshold = Component(part, value=1.0, kind="omitted")
+
+        @property
+        def cam(self):
+            return self
+
+        stats1 = cam
+
+        def select_plugins(self, *names):
+            pass
+
     motor, motor2 = Motor(name="m1"), Motor(name="m2")
     motor.user_setpoint = motor.setpoint
     noisy = guarded(SynGauss, guard)("noisy", motor, "m1", center=0.3, Imax=1000, sigma=0.2, noise="uniform")
@@ -47,6 +63,7 @@ def bench():
         motor=motor,
         motor2=motor2,
         scaler=Scaler("counts", motor, "m1", center=0.3, Imax=1000, sigma=0.2),
+        camera=Camera("camera", motor, "m1", center=0.3, Imax=1000, sigma=0.2),
         noisy=noisy,
         calc=SimpleNamespace(channels=SimpleNamespace(**inputs), name="calc1"),
         run=lambda plan: engine(plan).plan_result,

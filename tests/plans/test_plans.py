@@ -48,11 +48,16 @@ CALLS = {
     "mesh": lambda b: plans.mesh(b.motor, -1, 1, 2, b.motor2, 0, 1, 3, 0.1, detectors=[b.scaler]),
     "dmesh": lambda b: plans.dmesh(b.motor, -1, 1, 2, b.motor2, 0, 1, 3, 0.1, detectors=[b.scaler]),
     "lookupscan": lambda b: plans.lookupscan(b.motor, [0, 1], 0.1, detectors=[b.scaler]),
+    "ad_vs_motor": lambda b: plans.ad_vs_motor(b.motor, -1, 1, 5, camera=b.camera),
+    "locate_image_peak": lambda b: plans.locate_image_peak(2, camera=b.camera),
+    "darks_flats": lambda b: plans.darks_flats(2, camera=b.camera),
     "snapshot_restore": lambda _: plans.snapshot_restore(snapshots=RECORDED),
     "snapshot_undo": lambda _: plans.snapshot_undo(snapshots=RECORDED),
 }
 # What moves nothing.
 STILL = {
+    "locate_image_peak",
+    "darks_flats",
     "change_noisy_parameters",
     "set_lm",
     "set_user",
