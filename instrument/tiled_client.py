@@ -253,7 +253,7 @@ class Runs:
 
     def __len__(self) -> int:
         with told(self._catalog.url):
-            answer = self._page({"page[limit]": "0", "fields": ""})
+            answer = self._page({"page[limit]": "1", "fields": "count"})
         return answer["meta"]["count"]
 
     def __iter__(self) -> Iterator[Run]:

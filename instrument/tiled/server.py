@@ -35,6 +35,7 @@ from instrument.tiled.database import (
 )
 from instrument.tiled.places import TiledDirectory, make_key, need_tiled, write_address
 
+_COUNTED = 100_000_000  # so many runs are counted exactly; stock says 101 for all that are more than 100
 _JSON_LINES = "application/json-seq"
 _FILTER = re.compile(r"filter\[(\w+)\]\[condition\]\[(\w+)\]")
 
@@ -194,6 +195,7 @@ def make_app(settings: Settings, tree: Any, *, write: str, read: str) -> Any:
     app = build_app(
         tree,
         Authentication(single_user_api_key=write, allow_anonymous_access=settings.public_read),
+        server_settings={"exact_count_limit": _COUNTED},
         serialization_registry=_serialization(),
     )
     add_read_key(app, read)
@@ -205,6 +207,7 @@ def _serialization() -> Any:
     """Tiled's formats, with lines of JSON as its own web page reads them: 0.2.20 shows no rows of a table otherwise."""
     import copy
 
+    from bluesky_tiled_plugins.exporters import json_seq_exporter
     from tiled.media_type_registration import default_serialization_registry
 
     formats = copy.deepcopy(default_serialization_registry)
@@ -215,6 +218,9 @@ def _serialization() -> Any:
             yield line.removeprefix(b"\x1e")
 
     formats.register("table", _JSON_LINES, without_separators)
+    formats.register(
+        "BlueskyRun", _JSON_LINES, json_seq_exporter
+    )  # what `run.documents()` of bluesky's client asks for
     return formats
 
 

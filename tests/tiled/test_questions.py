@@ -181,3 +181,16 @@ def test_a_regular_expression_that_is_none_is_told(questions):
     )
     assert answer.status_code == 400
     assert "no regular expression" in answer.json()["detail"]
+
+
+def test_more_than_a_hundred_are_counted(server):
+    """Stock Tiled says 101 for whatever is more than 100."""
+    consumer = TiledConsumer(Connection(server.files), "counted")
+    catalog, _ = consumer.nodes()
+    for number in range(103):
+        catalog.create_container(f"run-{number}", metadata={"start": {"uid": f"run-{number}", "time": EPOCH + number}})
+    consumer.close()
+    cat = tiled_client.connect(server.url, api_key=server.read_key, catalog="counted")
+    assert len(cat) == 103
+    assert len(cat.runs(since=EPOCH + 1)) == 102
+    assert server.get("search/counted", server.read_key).json()["meta"]["count"] == 103
