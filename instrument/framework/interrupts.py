@@ -21,6 +21,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Self
 
+from instrument.framework import screen
+
 if TYPE_CHECKING:
     from types import FrameType
 
@@ -68,6 +70,7 @@ class InterruptKeys:
             return
         self._last_press = now
         self._presses += 1
+        screen.clear_bar()
         if self._presses == 1:
             _say("\nCtrl-C: ending the run in good order; Ctrl-C again ends it at once.")
             self._engine.loop.call_soon_threadsafe(self._on_loop, self._engine.begin_abort)
@@ -79,6 +82,7 @@ class InterruptKeys:
             raise KeyboardInterrupt
 
     def _on_quit(self, _number: int, _frame: FrameType | None) -> None:
+        screen.clear_bar()
         self._engine.loop.call_soon_threadsafe(self._on_loop, self._engine.begin_pause)
 
     def _on_loop(self, begin: Any) -> None:

@@ -59,6 +59,12 @@ def bar_is_shown(write_above: Callable[[str], object] | None) -> None:
     _write_above = write_above
 
 
+def clear_bar() -> None:
+    """Take the bar, and what was typed behind it, off the screen until it is drawn again."""
+    if _write_above is not None and not in_notebook():
+        print("\r\x1b[K", end="", flush=True)
+
+
 def tell(line: str) -> None:
     """Print a line, above the bar if one is shown."""
     if _write_above is None:

@@ -104,8 +104,7 @@ def test_the_keys(tmux):
     until(lambda: float(tmux.pv("gp:m2.RBV")) > 0.3)
     tmux.press("C-c")
     tmux.prompt(3)
-    assert tmux.after("In [2]: RE(bps.mv(m2, 20))") == [
-        "^C",
+    assert [line for line in tmux.after("In [2]: RE(bps.mv(m2, 20))") if line != "^C"] == [
         "Ctrl-C: ending the run in good order; Ctrl-C again ends it at once.",
         "the plan was aborted (Ctrl-C); motors are told to stop, the data so far is kept",
     ]
@@ -117,10 +116,11 @@ def test_the_keys(tmux):
     until(lambda: any(line.startswith("|         2 |") for line in tmux.shown()))
     tmux.press("C-\\")
     tmux.prompt(4)
-    assert tmux.shown()[-3:-1] == [
-        "^\\Pausing...",
-        "paused: RE.resume() goes on, RE.stop() or RE.abort('why') ends it in good order, RE.halt() at once",
-    ]
+    pausing, paused = tmux.shown()[-3:-1]
+    assert pausing in ("^\\Pausing...", "Pausing...")  # without the key's echo where a bar was
+    assert (
+        paused == "paused: RE.resume() goes on, RE.stop() or RE.abort('why') ends it in good order, RE.halt() at once"
+    )
     shown = tmux.answer(4, "RE.abort('the wrong sample')")
     assert shown[0] == "Aborting: running cleanup and marking exit_status as 'abort'..."
     assert tmux.answer(5, "cat[-1].metadata['stop']['reason']") == ["Out[5]: 'the wrong sample'"]
