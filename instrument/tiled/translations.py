@@ -83,7 +83,12 @@ def _anywhere(query: Loose, pattern: str, sqlite: bool) -> Any:
             document = document.op("#-")(text(f"'{{{','.join(path)}}}'::text[]"))
         flags = ("" if query.case_sensitive else "i") + ("" if query.how == REGEX else "q")
         path = f'$.** ? (@.type() == "string" && @ like_regex {json.dumps(pattern)} flag "{flags}")'
-        return func.jsonb_path_exists(document, cast(cast(path, String), JSONPATH))
+        found = func.jsonb_path_exists(document, cast(cast(path, String), JSONPATH))
+        if query.how == REGEX or not _UNESCAPED.fullmatch(pattern):
+            return found
+        whole = cast(_METADATA, String)  # looked through first: quicker than taking all of it apart
+        contains = whole.contains if query.case_sensitive else whole.icontains
+        return and_(contains(pattern, autoescape=True), found)
     document = func.json_remove(_METADATA, *("$." + ".".join(path) for path in _LEFT_OUT))
     tree = func.json_tree(document).table_valued(column("atom", String), column("type", String), name="tree")
     found = (
