@@ -320,3 +320,15 @@ def test_a_link_moves_an_overlay(ad, pipe, camera_frame):
     ad.set("ROI1:", MinY=11)
     ad.wait("Over1:3:PositionX_RBV", 11)
     ad.put("Over1:3:PositionXLink.DOL", "")
+
+
+def test_what_is_no_image_goes_through(ad, pipe, camera_frame):
+    plain = camera_frame(48, 64, 3, ColorMode="RGB1", GainBlue=2)
+    pipe("ROI1:", MinZ=2, SizeZ=1)  # of shape (48, 64, 1)
+    for number, prefix in enumerate(("Trans1:", "CC1:", "Over1:")):
+        source = ("ROI1", "TRANS1", "CC1")[number]
+        ad.set(prefix, NDArrayPort=source, EnableCallbacks=1, BlockingCallbacks=1, ArrayCallbacks=1)
+    ad.set("Trans1:", Type="Rot90")
+    ad.set("CC1:", ColorModeOut="RGB3")
+    overlay(ad, 1, Shape="Rectangle", PositionX=0, PositionY=0, SizeX=9, SizeY=9)
+    np.testing.assert_array_equal(camera_frame.of("OVER1", 48, 64), plain[..., 2])

@@ -179,3 +179,16 @@ def test_an_acquisition_ends_when_all_readbacks_are_of_its_frame(ad, pipe):
         if seen[1] != number or abs(seen[0] - number) > 12:
             late.append((number, *seen))
     assert not late
+
+
+def test_a_time_series_of_what_is_no_statistics_ends_at_once(ad, frame):
+    frame()
+    ad.set("Stats1:TS:", NDArrayAddress=0, TSNumPoints=5, TSAcquireMode="Fixed length")
+    done = ad.start_put("Stats1:TS:TSAcquire", 1)
+    ad.wait("Stats1:TS:TSAcquiring", 1)
+    ad.set("Stats1:", ArrayCallbacks=1)
+    ad.acquire()
+    wait_for(lambda: done, what="TSAcquire done")
+    assert (ad.get("Stats1:TS:TSAcquiring"), ad.get("Stats1:TS:TSCurrentPoint")) == (0, 0)
+    assert not ad.put("Stats1:TS:NDArrayAddress", 7) or ad.get("Stats1:TS:NDArrayAddress.SEVR") == 3
+    ad.set("Stats1:TS:", NDArrayAddress=1)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray as Pixels
 
 from virtual_beamline.area_detector import parameters as p
 from virtual_beamline.area_detector.ndarray import COLOR_MODES, MONO, RGB1, NDArray
-from virtual_beamline.area_detector.pixels import COLOR_AXES, arranged, colors_last
+from virtual_beamline.area_detector.pixels import arranged, colors_last, is_image
 from virtual_beamline.area_detector.plugin import Plugin
 
 MODES = ("Mono", "RGB1", "RGB2", "RGB3")
@@ -54,9 +54,7 @@ class ColorConvert(Plugin):
     def output_of(self, array: NDArray) -> NDArray:
         """The converted image."""
         target = COLOR_MODES.index(MODES[self["ColorModeOut"]])
-        if array.color_mode == target or array.data.ndim != (2 if array.color_mode == MONO else 3):
-            return array
-        if array.color_mode != MONO and array.color_mode not in COLOR_AXES:
+        if array.color_mode == target or not is_image(array):
             return array
         image = colors_last(array)
         if array.color_mode == MONO:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray as Pixels
 from virtual_beamline.area_detector import parameters as p
 from virtual_beamline.area_detector.ndarray import NDArray
 from virtual_beamline.area_detector.parameters import Parameter
-from virtual_beamline.area_detector.pixels import COLOR_AXES, arranged, colors_last, converted
+from virtual_beamline.area_detector.pixels import COLOR_AXES, arranged, colors_last, converted, is_image
 from virtual_beamline.area_detector.plugin import Plugin
 from virtual_beamline.area_detector.port import Detector
 from virtual_beamline.epics import RecordSpec
@@ -60,7 +60,7 @@ def _overlay(number: int) -> Iterator[Parameter]:
 
 
 class Overlay(Plugin):
-    """See the module.
+    """See the module. An array that is no image is passed on as it is.
 
     A color that is beyond the limits of the pixels' type becomes the limit. Text is drawn with the font that Pillow
     brings, in cells of the size that the font's name tells.
@@ -125,7 +125,7 @@ class Overlay(Plugin):
     def output_of(self, array: NDArray) -> NDArray:
         """The image with everything drawn that is used."""
         used = [number for number in range(1, OVERLAYS + 1) if self[f"{number}:Use"]]
-        if not used:
+        if not used or not is_image(array):
             return array
         image = colors_last(array).copy()
         for number in used:

@@ -73,19 +73,22 @@ def xyz_axes(array: NDArray) -> tuple[int | None, int | None, int | None]:
     return axes[0], axes[1], axes[2]
 
 
+def is_image(array: NDArray) -> bool:
+    """Whether it is a mono image of two dimensions or one in colors of three."""
+    return array.data.ndim == 3 if array.color_mode in COLOR_AXES else array.color_mode == MONO and array.data.ndim == 2
+
+
 def colors_last(array: NDArray) -> Pixels[Any]:
     """A view of shape (y, x) of a mono image, (y, x, 3) of one in colors.
 
     Raises:
         ValueError: it is no image.
     """
-    data = array.data
-    if array.color_mode in COLOR_AXES and data.ndim == 3:
-        return np.moveaxis(data, COLOR_AXES[array.color_mode], 2)
-    if array.color_mode == MONO and data.ndim == 2:
-        return data
-    msg = f"an array of {data.ndim} dimensions and this color mode is no image"
-    raise ValueError(msg)
+    if not is_image(array):
+        msg = f"an array of {array.data.ndim} dimensions and this color mode is no image"
+        raise ValueError(msg)
+    color = COLOR_AXES.get(array.color_mode)
+    return array.data if color is None else np.moveaxis(array.data, color, 2)
 
 
 def arranged(image: Pixels[Any], color_mode: int) -> Pixels[Any]:

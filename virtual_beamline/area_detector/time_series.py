@@ -183,7 +183,9 @@ class TimeSeries(Plugin):
 
     def process(self, array: NDArray) -> NDArray:
         """Add the numbers of an array of shape (signals,) or (times, signals)."""
-        if array.data.shape[-1] != self._signals:
+        if self["TSAcquiring"] and array.data.shape[-1] != self._signals:
+            self.set(TSAcquiring=0)
+            self.set_back(TSAcquire=0)
             msg = f"{array.data.shape[-1]} numbers, not {self._signals}: plug it into a port with as many"
             raise ValueError(msg)
         with self._guard:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray as Pixels
 
 from virtual_beamline.area_detector import parameters as p
 from virtual_beamline.area_detector.ndarray import NDArray
-from virtual_beamline.area_detector.pixels import arranged, colors_last
+from virtual_beamline.area_detector.pixels import arranged, colors_last, is_image
 from virtual_beamline.area_detector.plugin import Plugin
 
 
@@ -37,7 +37,7 @@ def transformed(image: Pixels[Any], kind: TransformType) -> Pixels[Any]:
 
 
 class Transform(Plugin):
-    """See the module."""
+    """See the module. An array that is no image is passed on as it is."""
 
     plugin_type = "NDPluginTransform"
     parameters = (p.choice("Type", CHOICES, TransformType.NONE, "How images are turned"),)
@@ -51,7 +51,7 @@ class Transform(Plugin):
     def output_of(self, array: NDArray) -> NDArray:
         """The transformed image."""
         kind = TransformType(self["Type"])
-        if kind == TransformType.NONE:
+        if kind == TransformType.NONE or not is_image(array):
             return array
         image = transformed(colors_last(array), kind)
         return self.made(array.derived(arranged(image, array.color_mode)))
