@@ -207,7 +207,7 @@ def test_no_subscription_to_the_engine_but_the_journal_writes_anything(warm_sess
     """Not the live table and plot, nor SPEC and NeXus writers that someone subscribed by habit."""
     session = warm_session.play("subscribers", place, tmp_path / "fifo", beamline=virtual_beamline.id)
     assert session.finish() == 0, session.shown()
-    assert [line[1] for line in session.told if line[0] == "subscribed"] == [["BestEffort"]]
+    assert [line[1] for line in session.told if line[0] == "subscribed"] == [["BestEffort", "Progress"]]  # the screen
     *clean, control = [line[1] for line in session.told if line[0] == "wrote"]
     assert clean == [[], [], []]
     assert control[0] == ["open", "written"]  # such a one would be seen
