@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from instrument.session import Session
 
 PICTURE = Path("demo") / "noisy.png"
+IMAGE = Path("demo") / "image.png"
+FRAMES = 3
+DITHERED = 15  # pixels; the simulated spot moves to and fro by 10, once a second
 EXPORTED = Path("demo") / "scan.csv"
 SCAN_POINTS = 41
 COUNTS = 3
@@ -107,6 +110,8 @@ def _demonstrate(session: Session, names: dict[str, Any]) -> None:
     (lup_uid,) = engine(names["lup"]([noisy], m1, -reach, reach, 21))
     _check(abs(m1.position - truth) < width / 4, f"m1 stands on the peak, at {m1.position:.4f}")
 
+    image_uid = _take_images(names)
+
     _show("wait_for_files()")
     _check(session.wait_for_files(), "every file is written")
     from spec2nexus.spec import SpecDataFile
@@ -118,26 +123,52 @@ def _demonstrate(session: Session, names: dict[str, Any]) -> None:
 
     nexus = Path(session.outbox.results(scan_uid)["nexus"])
     _show(f"nexus_tree('{nexus.name}')   # of its default plot")
-    _show_nexus(nexus, SCAN_POINTS)
+    _show_nexus(nexus, "noisy", ["m1"], (SCAN_POINTS,))
     _show(f"export(scan, '{EXPORTED}')")
     names["export"](scan_uid, EXPORTED, force=True)
     _check(len(EXPORTED.read_text().splitlines()) == SCAN_POINTS + 1, f"{EXPORTED} has a line for each point")
 
+    images = Path(session.outbox.results(image_uid)["nexus"])
+    _show(f"nexus_tree('{images.name}')   # of its default plot")
+    _show_nexus(images, "adsimdet_image", [], (FRAMES, 1024, 1024))
+
     _show("listruns()")
     names["listruns"]()
     print("\nfiles:")
-    for path in (session.specwriter.spec_filename, nexus, EXPORTED, PICTURE, session.log_file):
+    for path in (session.specwriter.spec_filename, nexus, images, EXPORTED, PICTURE, IMAGE, session.log_file):
         print(f"   {path}")
-    for uid in (count_uid, scan_uid, lup_uid):
+    for uid in (count_uid, scan_uid, lup_uid, image_uid):
         print(f"   {session.index.with_uid(uid)[0].path}")
 
 
-def _show_nexus(path: Path, points: int) -> None:
-    """Print what a NeXus file plots by default, found as any reader finds it, and check that it is the scan."""
+def _take_images(names: dict[str, Any]) -> str:
+    """Take images, show one, and check that its peak is where the simulated camera has it; returns the run's uid."""
+    adsimdet, cat = names["adsimdet"], names["cat"]
+    _show(f"RE(bp.count([adsimdet], num={FRAMES}))")
+    (uid,) = names["RE"](names["bp"].count([adsimdet], num=FRAMES))
+    shape = cat[uid].primary.read()["adsimdet_image"].shape
+    _check(shape == (FRAMES, 1, 1024, 1024), f"the catalog has its {FRAMES} images of 1024 x 1024 pixels")
+    _show(f"show_image(save='{IMAGE}')")
+    names["show_image"](save=IMAGE)
+    _check(IMAGE.read_bytes().startswith(b"\x89PNG"), f"the image is in {IMAGE}")
+    _show("image_peak()")
+    peak = names["image_peak"]()
+    print(f"centroid {peak.centroid[0]:.1f}, {peak.centroid[1]:.1f} pixels, {peak.total:.0f} counts in all")
+    truth = adsimdet.cam.peak_start.get()
+    _check(
+        all(abs(found - there) < DITHERED for found, there in zip(peak.centroid, truth, strict=True)),
+        f"the spot is where the simulation has it, about {truth[0]}, {truth[1]}",
+    )
+    return uid
+
+
+def _show_nexus(path: Path, signal: str, axes: list[str], shape: tuple[int, ...]) -> None:
+    """Print what a NeXus file plots by default, found as any reader finds it, and check that it is the run's data."""
     from nexusformat.nexus import nxload
 
     plotted: Any = nxload(str(path)).plottable_data
     print(plotted.tree)
-    axes = [axis.nxname for axis in plotted.nxaxes]
-    _check((plotted.nxsignal.nxname, axes) == ("noisy", ["m1"]), f"{path.name} plots noisy against m1")
-    _check(plotted.nxsignal.shape == (points,), f"it has the {points} points of the scan")
+    found = [axis.nxname for axis in plotted.nxaxes] if axes else []
+    against = f" against {', '.join(axes)}" if axes else ""
+    _check((plotted.nxsignal.nxname, found) == (signal, axes), f"{path.name} plots {signal}{against}")
+    _check(plotted.nxsignal.shape == shape, f"its shape is that of the run, {' x '.join(map(str, shape))}")
