@@ -34,6 +34,8 @@ def test_a_notebook_runs_and_is_kept_without_outputs(path, tmp_path):
     for cell in notebook.cells:
         for output in cell.get("outputs", ()):
             assert output.output_type != "error", output
+        if "show_image(" in cell.source and cell.cell_type == "code":
+            assert any("image/png" in output.get("data", {}) for output in cell.outputs), cell.source
     text = shown(notebook)
     assert "Traceback" not in text
     if path.stem == "nexus":
