@@ -15,11 +15,11 @@ ENDED = (
     "start_beamline() starts it again"
 )
 MOTORS = ", ".join(f"m{number}" for number in range(1, 17))
-DEVICES = f"{MOTORS}, scaler1, temperature, noisy, calcs, calcouts, gp_stats"
-OFFLINE = f"22 devices are offline ({DEVICES}): no answer from gp:m1.RBV (prefix gp:m1)"
+DEVICES = f"{MOTORS}, scaler1, temperature, noisy, ring, calcs, calcouts, gp_stats"
+OFFLINE = f"23 devices are offline ({DEVICES}): no answer from gp:m1.RBV (prefix gp:m1)"
 NO_BASELINE = "W <time> - no baseline at the end of this run: <devices> went offline"
 STARTED = r"virtual beamline started \(pid \d+\); its devices are back within some 10 s\r\n"
-TOLD = (r"start_beamline\(\) starts it again\r\n", r"22 devices are offline[^\n]*\r\n", r"In \[\d+\]: ")
+TOLD = (r"start_beamline\(\) starts it again\r\n", r"23 devices are offline[^\n]*\r\n", r"In \[\d+\]: ")
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def restart(session):
 
     def all_told(shown):
         back = re.findall(r"(\d+) devices are back|\w+ (is) back", shown)
-        return sum(int(number or 1) for number, _ in back) == 22
+        return sum(int(number or 1) for number, _ in back) == 23
 
     session.process.sendline("start_beamline()")
     shown = session.shows_until(STARTED, r"In \[\d+\]: ", all_told)
