@@ -26,7 +26,6 @@ from instrument.config.errors import ConfigError, UserError
 from instrument.config.names import LOGGER_NAME
 from instrument.framework.imports import without_garbage_collection
 from instrument.framework.logs import start_console_log, start_logging
-from instrument.framework.prompt import LastError
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -101,11 +100,13 @@ class Session:
         self.beamline: RunningBeamline | None = None
         self._lease: PortLease | None = None  # held while this session has a beamline of its own
         self.shipping: ShippingProcess | None = None  # only where a consumer of it is configured
-        self.last_error = LastError()
         self._opened = False
         self._closed = False
         self._closing = threading.Event()
         self._start_beamline()
+        from instrument.framework.prompt import LastError  # with bluesky, while the virtual beamline boots
+
+        self.last_error = LastError()
 
     # --- the virtual beamline
 
