@@ -63,6 +63,7 @@ class Terminal:
             env=clean_environment(directory, **(env or {})),
             dimensions=(50, COLUMNS),
             encoding="utf-8",
+            use_poll=True,  # select() can not have more than 1,024 files open in the process of the tests
             timeout=DEADLINE,
         )
         self.startup = self.until_prompt() if wait else ""

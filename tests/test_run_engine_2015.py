@@ -35,7 +35,7 @@ def lab(tmp_path):
     data = DataDirectory(tmp_path / "data")
     index = RunIndex(data.index, data.runs)
     journal = Journal(data.runs, index=index)
-    config = SimpleNamespace(catalog="embedded")
+    config = SimpleNamespace(catalog="embedded", root_map={})
     cat, db = open_catalog(config, data=data.root, index=index)
     engine = RunEngine({"beamline_id": "test"}, journal=journal, during_task=during_task(lambda: None))
     documents = []

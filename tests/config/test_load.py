@@ -40,7 +40,7 @@ def test_the_packaged_configuration_is_the_virtual_beamline():
     names = [spec.name for spec in loaded.devices]
     assert names == [
         *(f"m{n}" for n in range(1, 17)),
-        *"scaler1 temperature noisy shutter ring calcs calcouts gp_stats".split(),
+        *"scaler1 temperature noisy shutter ring calcs calcouts gp_stats adsimdet".split(),
     ]
     assert loaded.shortcuts == {
         "timebase": "scaler1.channels.chan01.s",

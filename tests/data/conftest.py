@@ -151,9 +151,11 @@ class Forked:
 
     def lines(self):
         """What the session tells, until it ends."""
+        poll = select.poll()
+        poll.register(self._descriptor, select.POLLIN | select.POLLHUP)
         deadline = time.monotonic() + DEADLINE
         while time.monotonic() < deadline:
-            ready, _, _ = select.select([self._descriptor], [], [], 1.0)
+            ready = poll.poll(1000)
             received = os.read(self._descriptor, 65536) if ready else None
             if received == b"" and not self._began:
                 os.sched_yield()  # it has not opened the FIFO yet

@@ -148,7 +148,9 @@ def test_a_bar_is_shown_at_a_terminal_and_nowhere_else(directory, tmp_path):
 
     command = ["-m", "instrument.cli", "export", "--scan", "1..3", "--format", "json", "--to", str(tmp_path)]
     environment = clean_environment(directory, PYTHONPATH=str(ROOT))
-    bar = pexpect.spawn(sys.executable, command, cwd=str(directory), env=environment, encoding="utf-8", timeout=60)
+    bar = pexpect.spawn(
+        sys.executable, command, cwd=str(directory), env=environment, encoding="utf-8", timeout=60, use_poll=True
+    )
     bar.expect("3/3")
     bar.expect(pexpect.EOF)
     bar.close()

@@ -48,7 +48,10 @@ def attempt(text, **names):
 from bluesky import Msg
 from instrument.config import load
 from instrument.devices.health import Health
-from instrument.devices.registry import build
+from instrument.devices import registry
+
+def build(specs):  # without the camera, whose IOC no story needs
+    return registry.build([spec for spec in specs if spec.name != "adsimdet"])
 """
 
 

@@ -117,7 +117,7 @@ def test_the_keys(tmux):
     tmux.press("C-\\")
     tmux.prompt(4)
     pausing, paused = tmux.shown()[-3:-1]
-    assert pausing in ("^\\Pausing...", "Pausing...")  # without the key's echo where a bar was
+    assert pausing.endswith("Pausing...")  # behind the echo of the key, or a bar
     assert (
         paused == "paused: RE.resume() goes on, RE.stop() or RE.abort('why') ends it in good order, RE.halt() at once"
     )

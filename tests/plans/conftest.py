@@ -59,7 +59,7 @@ def bench():
     guard.watch(engine)
     starts = []
     engine.subscribe(lambda _name, doc: starts.append(doc), "start")
-    return SimpleNamespace(
+    yield SimpleNamespace(
         motor=motor,
         motor2=motor2,
         scaler=Scaler("counts", motor, "m1", center=0.3, Imax=1000, sigma=0.2),
@@ -71,3 +71,7 @@ def bench():
         starts=starts,
         guard=guard,
     )
+    # An engine's event loop has three files open, and there are hundreds of tests.
+    engine.loop.call_soon_threadsafe(engine.loop.stop)
+    engine._th.join(60)
+    engine.loop.close()

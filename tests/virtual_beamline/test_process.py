@@ -306,7 +306,7 @@ def test_stop_without_a_beamline_says_so():
 
 def test_list_names_every_pv_that_is_served(gp, virtual_beamline):
     lines = subprocess.run([*COMMAND, "list"], check=True, capture_output=True, text=True).stdout.splitlines()
-    names = [line.split()[0] for line in lines]
+    names = [line.split()[0] for line in lines if line.startswith("gp:")]  # those of ad: have tests of their own
     assert len(names) == len(set(names)) == gp.get("RECORD_CNT")
     types = {line.split()[0]: line.split()[1] for line in lines}
     assert types["gp:m16"] == "motor"
