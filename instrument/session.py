@@ -132,7 +132,11 @@ class Session:
         try:
             self._lease = supervisor.lease_ports()
             self.beamline = supervisor.start(
-                prefix=wanted.prefix, area_detector=wanted.area_detector, seed=wanted.seed, lease=self._lease
+                prefix=wanted.prefix,
+                area_detector=wanted.area_detector,
+                area_detector_later=True,
+                seed=wanted.seed,
+                lease=self._lease,
             )
             self.beamline.environment.apply()
         except (supervisor.BeamlineStartError, CaContextExistsError) as error:
@@ -164,8 +168,24 @@ class Session:
         if self._lease is None or self.beamline is None:
             return
         self._wait_for_ioc(self.beamline)
-        for ioc in self.beamline.iocs:  # nobody waits for the area detector's but the devices that need it
-            self._watch(ioc)
+        self._watch(self.beamline)
+
+    def _start_area_detector(self) -> None:
+        """Start the camera's IOC; nobody waits for it but the devices that need it.
+
+        While the others connect it would take their processor: on two cores, half a second of each start.
+        """
+        prefix = self.config.virtual_beamline.area_detector
+        if self._lease is None or self.beamline is None or prefix is None or self.beamline.area_detector is not None:
+            return
+        from virtual_beamline import supervisor
+
+        try:
+            ioc = supervisor.start_area_detector(self.beamline.id, prefix, self._lease, seed=self.beamline.seed)
+        except supervisor.BeamlineStartError as error:
+            raise UserError(str(error)) from error
+        self.beamline.area_detector = ioc
+        self._watch(ioc)
 
     @staticmethod
     def _wait_for_ioc(ioc: RunningIoc) -> None:
@@ -233,6 +253,9 @@ class Session:
             self._open_callbacks()
             logger.info("#### Plans ####", stacklevel=2)
             self._open_plans()
+        self._start_area_detector()
+        if self._lease is not None:
+            self.health.expect(DEVICES_DEADLINE)  # the camera's IOC has only been started
         atexit.register(self._close_at_exit)
         for name, module in list(sys.modules.items()):
             if name.partition(".")[0] == "instrument":
@@ -309,6 +332,11 @@ class Session:
                 device.use_data_directory(self.data_directory)  # type: ignore[attr-defined]
         self.oregistry = registry.Registry(self.devices)
         self._wait_for_beamline()
+        camera = self.config.virtual_beamline.area_detector
+        if camera and any(
+            str(getattr(self.devices[name], "prefix", "")).startswith(camera) for name in self.devices.core
+        ):
+            self._start_area_detector()  # somebody's camera is to be there at the prompt
         self.health = Health(
             self.devices, self.config.connection_timeout, on_change=self._device_changed, tell=self.notify
         )

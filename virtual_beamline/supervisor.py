@@ -348,6 +348,7 @@ def start(
     *,
     prefix: str = DEFAULT_PREFIX,
     area_detector: str | None = None,
+    area_detector_later: bool = False,
     seed: int | None = None,
     parent_lifeline: bool = True,
     log_dir: Path | str | None = None,
@@ -361,6 +362,7 @@ def start(
         prefix: begins all PV names of its IOC `gp:`.
         area_detector: begins all PV names of the area detector's IOC; None: there is none. It starts beside the other
             one; whoever needs it waits for it (``beamline.area_detector.wait_ready()``).
+        area_detector_later: leave starting it to the caller (`start_area_detector`); the other one knows its prefix.
         seed: makes its random numbers repeatable.
         parent_lifeline: it ends when this process does, however this process ends.
         log_dir: where its log files go; default: the user's runtime directory.
@@ -392,7 +394,7 @@ def start(
         options = ["--no-area-detector"] if area_detector is None else ["--area-detector", area_detector]
         beamline = RunningBeamline(**launch.start("gp", prefix, options))
         beamline.seed = seed
-        if area_detector is not None:
+        if area_detector is not None and not area_detector_later:
             try:
                 beamline.area_detector = RunningAreaDetector(**launch.start("ad", area_detector, []))
             except BeamlineStartError:

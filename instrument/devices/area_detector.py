@@ -214,11 +214,21 @@ class AreaDetector(DetectorBase):
             names += ("port_name", "nd_array_port")
             names += plugin.read_attrs if plugin.attr_name in self.read_attrs else ()
             wanted += [f"{plugin.attr_name}.{name}" for name in names]
+        with self._not_waiting():
+            for name in wanted:
+                functools.reduce(getattr, name.split("."), self)
+
+    @contextlib.contextmanager
+    def _not_waiting(self) -> Iterator[None]:
+        """Signals made meanwhile connect behind."""
         with contextlib.ExitStack() as stack:
             for device in (self, self.cam, *self._plugins()):
                 stack.enter_context(do_not_wait_for_lazy_connection(device))
-            for name in wanted:
-                functools.reduce(getattr, name.split("."), self)
+            yield
+
+    def __repr__(self) -> str:
+        with self._not_waiting():  # a plan has it in its metadata before anything waits for the device
+            return super().__repr__()
 
     # --- before and after a run
 

@@ -194,6 +194,10 @@ class Health:
         self._announcing = True
         return self.states
 
+    def expect(self, seconds: float) -> None:
+        """Give devices that are still connecting some more time, from now on (s): their IOC has only been started."""
+        self._deadline = max(self._deadline, time.monotonic() + seconds)
+
     def start(self) -> None:
         """Follow the devices on a thread of its own until `stop()`."""
         if self._thread is None or not self._thread.is_alive():
