@@ -51,6 +51,7 @@ def restart(session):
 
 
 def test_the_area_detectors_ioc_is_named_and_the_other_one_goes_on(session):
+    session.run("RE(bp.count([adsimdet]))")  # which waits until it is there
     gone = session.beamline.area_detector
     os.kill(gone.pid, signal.SIGKILL)
     told = r"area detector ad: \(pid \d+\) ended with signal SIGKILL[^\n]*\r\n"
