@@ -176,7 +176,7 @@ def _sorted_and_merged(x: Array, y: Array) -> tuple[Array, Array]:
     places, which = np.unique(x, return_inverse=True)
     counts = np.bincount(which)
     means: Array = np.bincount(which, weights=y / counts[which]).astype(float)  # so no sum exceeds a float's range
-    return places, means
+    return places, np.clip(means, y.min(), y.max())  # nor does rounding
 
 
 def _binned(x: Array, y: Array, most: int) -> tuple[Array, Array]:

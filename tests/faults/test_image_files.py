@@ -45,6 +45,7 @@ def check_next_run(session):
 
 @fault("The directory of images can't be written", "one line, nothing moves, the next run works")
 def test_a_directory_that_is_read_only(session):
+    session.run("RE(bp.count([adsimdet]))")  # which waits until the camera is there
     number = session.scan_id
     session.run(f'adsimdet.hdf1.file_path.put("{session.directory}/ro")')
     line = one_line(session.run("RE(bp.scan([adsimdet], m3, 0, 1, 3))"))
