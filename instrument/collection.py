@@ -27,7 +27,8 @@ def _start() -> dict[str, object]:
     typed = {**session.plans, **commands.commands(session)}
     if shell is not None:
         engines = session.RE, session.engine_without_documents()
-        prompt.install(shell, session.last_error, *engines, typed, session.suspenders.prompt)
+        hooks = session.suspenders.prompt, session.wait_for_named
+        prompt.install(shell, session.last_error, *engines, typed, *hooks)
         session.importer.start()
     return {**session.names(), **typed}
 

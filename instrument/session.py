@@ -13,6 +13,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -175,8 +176,8 @@ class Session:
 
         While the others connect it would take their processor: on two cores, half a second of each start.
         """
-        prefix = self.config.virtual_beamline.area_detector
-        if self._lease is None or self.beamline is None or prefix is None or self.beamline.area_detector is not None:
+        prefix = self._camera_to_start()
+        if self._lease is None or self.beamline is None or prefix is None:
             return
         from virtual_beamline import supervisor
 
@@ -186,6 +187,12 @@ class Session:
             raise UserError(str(error)) from error
         self.beamline.area_detector = ioc
         self._watch(ioc)
+
+    def _camera_to_start(self) -> str | None:
+        """Prefix of the camera's IOC that this session is to start and has not yet; else None."""
+        if self._lease is None or self.beamline is None or self.beamline.area_detector is not None:
+            return None
+        return self.config.virtual_beamline.area_detector
 
     @staticmethod
     def _wait_for_ioc(ioc: RunningIoc) -> None:
@@ -254,8 +261,6 @@ class Session:
             logger.info("#### Plans ####", stacklevel=2)
             self._open_plans()
         self._start_area_detector()
-        if self._lease is not None:
-            self.health.expect(DEVICES_DEADLINE)  # the camera's IOC has only been started
         atexit.register(self._close_at_exit)
         for name, module in list(sys.modules.items()):
             if name.partition(".")[0] == "instrument":
@@ -332,14 +337,14 @@ class Session:
                 device.use_data_directory(self.data_directory)  # type: ignore[attr-defined]
         self.oregistry = registry.Registry(self.devices)
         self._wait_for_beamline()
-        camera = self.config.virtual_beamline.area_detector
-        if camera and any(
-            str(getattr(self.devices[name], "prefix", "")).startswith(camera) for name in self.devices.core
-        ):
-            self._start_area_detector()  # somebody's camera is to be there at the prompt
         self.health = Health(
             self.devices, self.config.connection_timeout, on_change=self._device_changed, tell=self.notify
         )
+        camera = self._camera_to_start()
+        if camera is not None:
+            self.health.expect(camera, DEVICES_DEADLINE)  # beyond the time-out of those that are there already
+            if any(self.health.states[name].prefix.startswith(camera) for name in self.devices.core):
+                self._start_area_detector()  # somebody's camera is to be there at the prompt
         self.health.connect_all()
         self.health.start()
         self.RE.guard(self.health.check_message)
@@ -470,6 +475,10 @@ class Session:
         """Tell a line from any thread, and log it."""
         logger.debug("%s", line)
         self._tell(line)
+
+    def wait_for_named(self, typed: str) -> None:
+        """Wait for devices that are named in what was typed and still connect, as the camera just after the start."""
+        self.health.wait_for(set(re.findall(r"\w+", typed)))
 
     def wait_for_files(self, timeout: float = FILES_DEADLINE) -> bool:
         """Wait until the files of all runs are written and databases have them, telling what is waited for.

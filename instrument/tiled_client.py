@@ -480,4 +480,5 @@ def _zone(name: str | tzinfo | None) -> tzinfo | None:
 
 
 def _when(run: Run | None) -> str:
-    return "" if run is None else run.summary()["datetime"][:19].replace("T", " ")
+    """When a run began; empty if there is none."""
+    return "" if run is None else datetime.fromtimestamp(run.start["time"]).isoformat(" ", "seconds")

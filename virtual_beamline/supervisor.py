@@ -416,22 +416,24 @@ def start_again(beamline: RunningBeamline, lease: PortLease) -> RunningBeamline:
     Raises:
         BeamlineStartError: it cannot be started.
     """
-    launch = _Launch(
-        beamline_id=beamline.id,
-        lease=lease,
-        seed=beamline.seed,
-        parent_lifeline=True,
-        directory=beamline.log_file.parent,
-        listen=beamline.address[0],
-    )
-    area_detector = beamline.area_detector
-    result = beamline
+    area_detector, result = beamline.area_detector, beamline
+    log_dir, listen = beamline.log_file.parent, beamline.address[0]
     if beamline.poll() is not None:
-        options = ["--no-area-detector"] if area_detector is None else ["--area-detector", area_detector.prefix]
-        result = RunningBeamline(**launch.start("gp", beamline.prefix, options))
-        result.seed, result.area_detector = beamline.seed, area_detector
+        result = start(
+            prefix=beamline.prefix,
+            area_detector=area_detector and area_detector.prefix,
+            area_detector_later=True,
+            seed=beamline.seed,
+            log_dir=log_dir,
+            lease=lease,
+            beamline_id=beamline.id,
+            listen=listen,
+        )
+        result.area_detector = area_detector
     if area_detector is not None and area_detector.poll() is not None:
-        result.area_detector = RunningAreaDetector(**launch.start("ad", area_detector.prefix, []))
+        result.area_detector = start_area_detector(
+            beamline.id, area_detector.prefix, lease, seed=beamline.seed, log_dir=log_dir, listen=listen
+        )
     return result
 
 

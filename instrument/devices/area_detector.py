@@ -155,6 +155,7 @@ class AreaDetector(DetectorBase):
         self._used: list[Any] = []
         self._points = 0
         self._failed = False
+        self._was_connected = False
 
     # --- what a run keeps
 
@@ -200,7 +201,11 @@ class AreaDetector(DetectorBase):
 
     def after_connection(self) -> None:
         """Make the signals that every run needs, together: one by one at first use they would take a second."""
+        for plugin in self._plugins():
+            if isinstance(plugin, HDF5Writer) and self._was_connected:
+                plugin.after_restart()
         self._needed_signals()
+        self._was_connected = True
 
     def _plugins(self) -> Iterator[Any]:
         return (getattr(self, name) for name in self.plugin_names)

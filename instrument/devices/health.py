@@ -93,6 +93,7 @@ class Health:
         self._watched: set[int] = set()
         self._prepared: set[str] = set()  # devices whose hook was called since they answered
         self._deadline = time.monotonic() + timeout
+        self._expected: dict[str, float] = {}  # devices that have a later deadline than the others
         self._announcing = False
         now = time.time()
         self._states = {name: DeviceState(name, prefix_of(d), "connecting", None, now) for name, d in devices.items()}
@@ -194,9 +195,19 @@ class Health:
         self._announcing = True
         return self.states
 
-    def expect(self, seconds: float) -> None:
-        """Give devices that are still connecting some more time, from now on (s): their IOC has only been started."""
-        self._deadline = max(self._deadline, time.monotonic() + seconds)
+    def expect(self, prefix: str, seconds: float) -> None:
+        """Give the devices of an IOC that has only been started some time (s), from now on."""
+        deadline = time.monotonic() + seconds
+        self._expected |= {name: deadline for name, known in self._states.items() if known.prefix.startswith(prefix)}
+
+    def wait_for(self, names: Iterable[str]) -> None:
+        """Wait for those devices of these names that are still connecting, each not longer than its deadline."""
+        for name in names:
+            if name in self._states:
+                self._wait_for(name)
+
+    def _deadline_of(self, name: str) -> float:
+        return max(self._deadline, self._expected.get(name, self._deadline))
 
     def start(self) -> None:
         """Follow the devices on a thread of its own until `stop()`."""
@@ -211,7 +222,7 @@ class Health:
 
         Devices that are still connecting are waited for: ophyd's exit handlers can crash amidst that.
         """
-        end = min(self._deadline, time.monotonic() + LOOK)
+        end = min(max([self._deadline, *self._expected.values()]), time.monotonic() + LOOK)
         while time.monotonic() < end and not all(offline.answers(self._devices[n]) for n in self.names("connecting")):
             time.sleep(POLL)
         self._ended.set()
@@ -228,8 +239,8 @@ class Health:
             try:
                 self._look(self._devices)
                 now = time.monotonic()
-                if now > self._deadline:
-                    for name in self.names("connecting"):
+                for name in self.names("connecting"):
+                    if now > self._deadline_of(name):
                         self._change(name, "offline")
                 if len(self._untold) != untold:
                     changed = now
@@ -240,7 +251,7 @@ class Health:
 
     def _wait_for(self, name: str) -> bool:
         """Wait for a device that is connecting, not longer than its deadline."""
-        while self._states[name].state == "connecting" and time.monotonic() < self._deadline:
+        while self._states[name].state == "connecting" and time.monotonic() < self._deadline_of(name):
             self._look([name])
             if self._states[name].state == "connecting":
                 time.sleep(POLL)
@@ -276,7 +287,7 @@ class Health:
                         return
                     logger.warning("%s: is connected, but: %s", name, error)
                 self._prepared.add(name)
-            if not getattr(device, "connected", True) and time.monotonic() < self._deadline:
+            if not getattr(device, "connected", True) and time.monotonic() < self._deadline_of(name):
                 return  # it has made components that are still connecting
             self._change(name, "connected")
 

@@ -8,6 +8,7 @@ AD_EpicsFileNameMixin: what `hdf1.file_name`, `file_path`, `file_number` and `fi
 from __future__ import annotations
 
 import itertools
+import logging
 import shutil
 import time
 import uuid
@@ -22,7 +23,10 @@ from ophyd.areadetector.filestore_mixins import resource_factory
 from ophyd.areadetector.plugins import HDF5Plugin_V34
 
 from instrument.config.errors import UserError
+from instrument.config.names import LOGGER_NAME
 from instrument.devices import staging
+
+logger = logging.getLogger(LOGGER_NAME)
 
 DEFAULT_TEMPLATE = "%s%s_%3.3d.h5"
 DIRECTORIES_MADE = 5  # of the path that devices.yml gives; a directory that somebody chose has to exist
@@ -42,21 +46,30 @@ class ChosenSignal(EpicsSignalWithRBV):
         super().__init__(*args, **kwargs)
         self._chosen = False
         self._made: str | None = None
+        self._last: str | None = None  # what this session has put or found
 
     def put(self, value: Any, *args: Any, **kwargs: Any) -> None:
         """Choose a value; an empty one leaves the choice to the device again."""
         super().put(value, *args, **kwargs)
-        self._chosen = bool(value)
+        self._chosen, self._last = bool(value), str(value)
 
     def make(self, value: str) -> None:
         """Put what the device makes of it."""
-        self._made = value
+        self._made = self._last = value
         super().put(value)
+
+    def after_restart(self) -> None:
+        """The IOC answers again: what it has by itself after a start is nobody's choice."""
+        if self._last is None or _same_path(value := str(self.get()), self._last):
+            return  # it was only out of reach
+        if self._chosen:
+            logger.warning("%s is %r since its IOC was started again, no more %r", self.name, value, self._last)
+        self._chosen, self._made, self._last = False, value, value
 
     @property
     def choice(self) -> str | None:
         """What somebody chose, at the prompt or at a screen of the IOC; None: the device makes one."""
-        value = str(self.get())
+        self._last = value = str(self.get())
         changed = self._made is not None and _same_path(value, self._made) is False
         return value if value and (self._chosen or changed) else None
 
@@ -109,6 +122,11 @@ class HDF5Writer(HDF5Plugin_V34):
         if compression is not None:
             self.stage_sigs["compression"] = compression
         self.forget()
+
+    def after_restart(self) -> None:
+        """The IOC answers again after a time in which it did not."""
+        for signal in (self.file_name, self.file_path):
+            signal.after_restart()
 
     # --- paths
 

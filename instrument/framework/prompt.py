@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import difflib
 import logging
 import re
@@ -116,6 +117,7 @@ def install(
     magics_engine: Any,
     commands: Mapping[str, Callable[..., Any]],
     before_prompt: Callable[[], str] = str,
+    before_cell: Callable[[str], object] = str,
 ) -> None:
     """Prepare a shell: plans run, one-line errors, bluesky's magics. Doing it again changes nothing.
 
@@ -126,6 +128,7 @@ def install(
         magics_engine: The RunEngine of `%mov`, `%ct` and the like, whose documents nobody keeps.
         commands: What a person types without parentheses, by name.
         before_prompt: What is shown at the left of each prompt, if anything.
+        before_cell: Called with what was typed, before it is run.
     """
     from bluesky import magics
     from bluesky.run_engine import set_bluesky_event_loop
@@ -147,6 +150,7 @@ def install(
         return lines
 
     statements.install(shell, engine.result_of, commands, tell)
+    _call_before_cells(shell, before_cell)
     if hasattr(shell, "prompts"):
         _extend_prompt(shell, before_prompt)
     shell.set_custom_exc((Exception,), show)
@@ -165,6 +169,24 @@ def install(
     for kind in (Plan, GeneratorType):
         if plain is not None:
             plain.for_type(kind, _show_plan)
+
+
+class _BeforeCell:
+    """Called by IPython before each cell."""
+
+    def __init__(self, action: Callable[[str], object]) -> None:
+        self._action = action
+
+    def __call__(self, info: Any) -> None:
+        with contextlib.suppress(KeyboardInterrupt):  # enough of it: the cell is run now
+            self._action(info.raw_cell)
+
+
+def _call_before_cells(shell: InteractiveShell, action: Callable[[str], object]) -> None:
+    for callback in list(shell.events.callbacks["pre_run_cell"]):
+        if isinstance(callback, _BeforeCell):
+            shell.events.unregister("pre_run_cell", callback)
+    shell.events.register("pre_run_cell", _BeforeCell(action))
 
 
 def _extend_prompt(shell: Any, before_prompt: Callable[[], str]) -> None:

@@ -25,7 +25,7 @@ def beamline(virtual_beamline):
 
 
 @pytest.fixture(scope="session")
-def devices(beamline):
+def devices(beamline, area_detector):
     """All devices of the packaged configuration, connected."""
     from instrument.config import load
     from instrument.devices.health import Health

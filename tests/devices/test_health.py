@@ -310,6 +310,37 @@ def test_a_lost_connection_is_not_taken_for_the_end_of_a_count():
     assert facts["end"].startswith("OfflineError: scaler1 is offline: no answer from gp:scaler1.")
 
 
+def test_devices_of_an_ioc_that_is_expected_have_time_and_others_have_not(tmp_path):
+    facts = story(
+        """
+        devices = build(load(CONFIG).devices)
+        told = []
+        health = Health(devices, 0.2, core=set(), tell=told.append)
+        health.expect("gp:", 60)
+        health.connect_all()
+        report(first=health.names("connecting"))
+        health.start()
+        wait_until(lambda: health.names("offline"), "the one is given up")
+        report(then={name: s.state for name, s in health.states.items()})
+        ioc = start()
+        health.wait_for({"late", "print"})
+        report(last=health.names("connected"), told=told)
+        health.stop()
+        ioc.stop()
+        """,
+        """\
+        ophyd.EpicsMotor:
+        - {name: far, prefix: "nowhere:m1"}
+        - {name: late, prefix: "gp:m1"}
+        """,
+        tmp_path,
+    )
+    assert facts["first"] == ["far", "late"]
+    assert facts["then"] == {"far": "offline", "late": "connecting"}
+    assert facts["last"] == ["late"]
+    assert not any("late" in line for line in facts["told"])
+
+
 def test_nothing_is_written_when_devices_are_made_and_connected():
     facts = story("""
         ioc = start()

@@ -22,6 +22,7 @@ DEADLINE = 60.0
 @pytest.fixture(scope="module")
 def session(tmp_path_factory):
     with Session(tmp_path_factory.mktemp("images")) as session:
+        session.first_shown = session.run("print(f'{adsimdet.cam.acquire_time.get()} s')")
         session.run("dither_ad_off()")
         session.run("RE(bp.count([adsimdet], num=5))")
         yield session
@@ -34,6 +35,10 @@ def one_line(shown: str) -> str:
 
 def numbers(session, expression: str):
     return ast.literal_eval(session.run(f"print({expression})").strip().splitlines()[-1])
+
+
+def test_the_first_line_of_a_session_waits_for_the_camera_that_it_names(session):
+    assert re.fullmatch(r"[\d.]+ s", session.first_shown.strip())
 
 
 def test_databroker_gives_the_frames_lazily(session):
@@ -158,7 +163,7 @@ def test_nexus_file_of_images_is_valid_and_shows_the_image(session):
 
 
 def test_the_detectors_ioc_is_gone_in_an_exposure_and_the_frames_so_far_are_safe(session):
-    session.run("RE(bps.mv(adsimdet.cam.acquire_time, 0.3))")
+    session.run("RE(bps.mv(adsimdet.cam.acquire_time, 0.3)); adsimdet.hdf1.file_name.put('mine')")
     number = session.scan_id + 1
     gone = session.beamline.area_detector
     session.type("RE(bp.count([adsimdet], num=1000))")
@@ -172,8 +177,14 @@ def test_the_detectors_ioc_is_gone_in_an_exposure_and_the_frames_so_far_are_safe
     assert shape[0] >= 3
     assert shape[1:] == (1, 1024, 1024)
     assert numbers(session, f"int(cat[{number}].primary.read()['adsimdet_image'].values[-1].max())") > 50
+    assert list((session.directory / ".data" / "images").rglob("mine_*.h5"))
     session.run("RE(bp.count([adsimdet]))")
     assert numbers(session, "cat[-1].metadata['stop']['exit_status'] == 'success'")
+    name, path = numbers(session, "[signal.get() for signal in (adsimdet.hdf1.file_name, adsimdet.hdf1.file_path)]")
+    assert name.startswith("adsimdet_")  # the choice went with the IOC
+    assert path.startswith(str(session.directory / ".data" / "images"))
+    log = (session.directory / ".logs" / "ipython_logger.log").read_text()
+    assert "adsimdet_hdf1_file_name is 'image' since its IOC was started again, no more 'mine'" in log
 
 
 def test_image_peak_is_right_for_known_images():
