@@ -35,8 +35,12 @@ def _parser() -> argparse.ArgumentParser:
         ("session", "IPython on the beamline; runs what it is piped"),
         ("demo", "a session without a keyboard: counts, scans, finds the peak, writes the files"),
         ("check", "check iconfig.yml and devices.yml without connecting to anything"),
+        ("doctor", "one screen on what is well and what is not, and what to do; starts nothing, changes nothing"),
     ):
         _takes_config(commands.add_parser(name, help=help_text, description=help_text))
+    text = "one archive for a bug report: log tails, versions, configuration, the doctor's lines; secrets removed"
+    report_bug = _takes_config(commands.add_parser("report-bug", help=text, description=f"{text}; nothing is sent"))
+    report_bug.add_argument("--to", metavar="FILE", type=Path, help="the .tar.gz, or a directory for it (default: .)")
     _add_runs(commands)
     _add_export(commands)
     _add_catalog(commands)
@@ -134,8 +138,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 if all went well, 1 if something raised, 2 if the configuration is wrong.
     """
     options = _parser().parse_args(arguments)
-    from instrument.config.errors import UserError  # brings pydantic along, which `--help` need not wait for
-
+    try:
+        from instrument.config.errors import UserError  # brings pydantic along, which `--help` need not wait for
+    except ImportError as error:
+        if options.command in FOR_BROKEN_ONES:
+            return COMMANDS[options.command](options)
+        print(f"{error}: `instrument doctor` tells what is missing, and how to install it", file=sys.stderr)
+        return 2
     try:
         return COMMANDS[options.command](options)
     except UserError as error:
@@ -156,15 +165,31 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from instrument import commands, session
-    from instrument.callbacks.shipped import consumers_of
-    from instrument.config import load
-    from instrument.devices import registry
+    from instrument.doctor.configuration import checked
 
-    reserved = {*session.NAMES, *commands.NAMES}
-    config = load(options.config, check_devices=registry.check, exported_names=reserved)
-    consumers_of(config)
+    config = checked(options.config)
     print(f"{config.file}: {len(config.devices)} devices, no mistakes")
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from instrument.doctor.examination import report
+
+    text, code = report(options.config)
+    print(text)
+    return code
+
+
+def _report_bug(options: argparse.Namespace) -> int:
+    from instrument.doctor import bug_report
+
+    try:
+        print(bug_report.write(options.config, options.to))
+    except OSError as error:
+        print(
+            f"the report can't be written to {options.to or Path.cwd()} ({error.strerror}): --to FILE", file=sys.stderr
+        )
+        return 1
     return 0
 
 
@@ -264,12 +289,15 @@ COMMANDS = {
     "session": _session,
     "demo": _demo,
     "check": _check,
+    "doctor": _doctor,
+    "report-bug": _report_bug,
     "runs": _runs,
     "export": _export,
     "catalog": _catalog,
     "ship": _ship,
     "tiled": _tiled,
 }
+FOR_BROKEN_ONES = {"doctor", "report-bug"}  # they do with whatever is installed
 
 
 if __name__ == "__main__":

@@ -5,13 +5,14 @@ Standard library only, and nothing here creates a Channel Access context.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import socket
 import struct
 import sys
 import time
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 
 from virtual_beamline.names import ENVIRONMENT_VARIABLE, LOOPBACK, MAX_ARRAY_BYTES
@@ -102,6 +103,8 @@ _HEADER = struct.Struct(">HHHHII")
 _VERSION, _SEARCH, _READ_NOTIFY, _CREATE_CHANNEL, _CHANNEL_FAILED, _CLIENT_NAME, _HOST_NAME = 0, 6, 15, 18, 26, 20, 21
 _MINOR_VERSION = 13
 _DBR_STRING = 0
+_DONT_REPLY = 5  # a server that does not have it is silent
+_DATAGRAM = 1400  # bytes
 
 
 def _message(command: int, payload: bytes = b"", data_type: int = 0, count: int = 0, p1: int = 0, p2: int = 0) -> bytes:
@@ -119,6 +122,58 @@ def _messages(connection: socket.socket) -> Iterator[tuple[int, bytes, int, int]
                 break
             yield command, buffer[_HEADER.size : _HEADER.size + size], p1, p2
             buffer = buffer[_HEADER.size + size :]
+
+
+def search(pvs: Collection[str], addresses: Collection[tuple[str, int]], timeout: float) -> dict[str, str]:
+    """Ask over UDP which servers have some PVs, as every client does, and connect to none.
+
+    Args:
+        pvs: their names.
+        addresses: host and UDP port of each server to ask; a host may be a broadcast address.
+        timeout: seconds until those that have not answered are given up.
+
+    Returns:
+        Of each PV that a server has: `host:port` of the first server that said so.
+    """
+    names = list(dict.fromkeys(pvs))
+    found: dict[str, str] = {}
+    began = time.monotonic()
+    asked, pauses = -1.0, iter((0.05, 0.1, 0.2, 0.4, 0.8))  # s; UDP loses some, and a server may be busy
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as finder:
+        finder.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        while len(found) < len(names) and (now := time.monotonic()) - began < timeout:
+            if now >= asked:
+                _ask(finder, {cid: name for cid, name in enumerate(names) if name not in found}, addresses)
+                asked = now + next(pauses, timeout)
+            finder.settimeout(max(0.001, min(asked, began + timeout) - now))
+            try:
+                answer, sender = finder.recvfrom(65536)
+            except OSError:
+                continue
+            offset = 0
+            while len(answer) - offset >= _HEADER.size:
+                command, size, port, _, host, cid = _HEADER.unpack_from(answer, offset)
+                offset += _HEADER.size + size
+                if command == _SEARCH and cid < len(names):
+                    elsewhere = host not in {0, 0xFFFFFFFF}
+                    where = socket.inet_ntoa(host.to_bytes(4, "big")) if elsewhere else sender[0]
+                    found.setdefault(names[cid], f"{where}:{port}")
+    return found
+
+
+def _ask(finder: socket.socket, names: Mapping[int, str], addresses: Collection[tuple[str, int]]) -> None:
+    """Send searches of PVs by their numbers, as many to a datagram as fit in one Ethernet frame."""
+    version = _message(_VERSION, count=_MINOR_VERSION)
+    datagrams = [version]
+    for cid, name in names.items():
+        message = _message(_SEARCH, name.encode() + b"\0", data_type=_DONT_REPLY, count=_MINOR_VERSION, p1=cid, p2=cid)
+        if len(datagrams[-1]) + len(message) > _DATAGRAM:
+            datagrams.append(version)
+        datagrams[-1] += message
+    for address in addresses:
+        for datagram in datagrams:
+            with contextlib.suppress(OSError):  # no route to one of them
+                finder.sendto(datagram, address)
 
 
 def read_text(pv: str, address: tuple[str, int], timeout: float) -> str:

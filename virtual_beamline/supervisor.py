@@ -42,14 +42,18 @@ class NoSuchBeamlineError(LookupError):
     """No running beamline is meant, or more than one could be."""
 
 
+def _runtime_path() -> Path:
+    run = os.environ.get("XDG_RUNTIME_DIR")
+    return Path(run) / "virtual-beamline" if run else Path(tempfile.gettempdir()) / f"virtual-beamline-{os.getuid()}"
+
+
 def runtime_directory() -> Path:
     """Where leases, state and logs of this user's beamlines are; made private to the user.
 
     Raises:
         BeamlineStartError: it belongs to somebody else.
     """
-    run = os.environ.get("XDG_RUNTIME_DIR")
-    path = Path(run) / "virtual-beamline" if run else Path(tempfile.gettempdir()) / f"virtual-beamline-{os.getuid()}"
+    path = _runtime_path()
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     if path.stat().st_uid != os.getuid():
         msg = f"{path} belongs to another user: remove it, or set XDG_RUNTIME_DIR to a directory of yours"
@@ -141,6 +145,17 @@ class PortLease:
                     except OSError:
                         return False
         return True
+
+
+def free_ports() -> range | None:
+    """Ports that a beamline could be started on now, without leasing them; None if there are none."""
+    directory = _runtime_path()
+    for attempt in range(_LEASES):
+        lease = PortLease((os.getuid() * 37 + attempt) % _LEASES, -1)
+        lock = directory / f"{lease.number}.lock"
+        if not (lock.exists() and _is_locked(lock)) and lease.can_bind():
+            return range(lease.first, lease.first + _PORTS_PER_LEASE)
+    return None
 
 
 def lease_ports() -> PortLease:
@@ -471,6 +486,11 @@ def start_area_detector(
     return RunningAreaDetector(**launch.start("ad", checked_prefix(prefix), []))
 
 
+def log_directory() -> Path:
+    """Where the logs of this user's beamlines are, if they were not told to go elsewhere."""
+    return _runtime_path() / "logs"
+
+
 def _log_directory(wanted: Path | str | None) -> Path:
     directory = Path(wanted) if wanted else runtime_directory() / "logs"
     directory.mkdir(parents=True, exist_ok=True)
@@ -545,7 +565,7 @@ def running() -> list[RunningBeamline]:
     """The user's beamlines of which any IOC is alive, oldest first."""
     found: dict[str, RunningBeamline] = {}
     area_detectors = []
-    for state_file in sorted(runtime_directory().glob("*.json")):
+    for state_file in sorted(_runtime_path().glob("*.json")):
         try:
             number = int(state_file.stem.removesuffix(_AREA_DETECTOR))
             state = json.loads(state_file.read_text())

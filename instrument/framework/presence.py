@@ -88,9 +88,9 @@ class Presence:
         return key == self.key or _living(self._path(key)) is not None
 
 
-def living(directory: Path) -> list[Owner]:
-    """The living sessions of a directory, oldest first. Files of those that have ended are removed."""
-    owners = [_living(path) for path in directory.glob("*.lock")]
+def living(directory: Path, *, tidy: bool = True) -> list[Owner]:
+    """The living sessions of a directory, oldest first. With `tidy`, files of those that have ended are removed."""
+    owners = [_living(path, tidy=tidy) for path in directory.glob("*.lock")]
     return sorted((owner for owner in owners if owner is not None), key=lambda owner: owner.since)
 
 
