@@ -7,6 +7,7 @@ from typing import Any
 
 from ophyd import Component, EpicsMotor, EpicsSignal, EpicsSignalRO
 from ophyd.status import MoveStatus
+from ophyd.utils.epics_pvs import AlarmSeverity, AlarmStatus
 
 from instrument.devices.errors import MoveEndedError, check_position
 from instrument.devices.offline import answers
@@ -66,6 +67,36 @@ class Motor(ForgetsFirst, EpicsMotor):
         if not success:
             fail_waiting(self, MoveEndedError(f"{self.name}: was stopped"))
         super().stop(success=success)
+
+    def _move_changed(
+        self, timestamp: float | None = None, value: Any = None, sub_type: str | None = None, **kwargs: Any
+    ) -> None:
+        """Read where the motor is, and whether in alarm, before the end of a move is judged by it.
+
+        EPICS base queues a client's monitors in groups of 36, and posts one group after the other: in a session with
+        16 motors the DMOV of some comes before the RBV of the same moment, and a move that failed was told as success.
+        """
+        if value == 1 and self._moving:
+            readback: Any = self.user_readback
+            now = readback._read_pv.get_with_metadata(form="time", timeout=readback.timeout, use_monitor=False)  # noqa: SLF001
+            if now is not None:  # else it did not answer in time: what the monitor said last holds
+                readback._read_changed(**now)  # noqa: SLF001  ophyd's get() leaves the alarm to the monitor
+        super()._move_changed(timestamp=timestamp, value=value, sub_type=sub_type, **kwargs)
+
+    def _done_moving(
+        self, success: bool = True, timestamp: float | None = None, value: Any = None, **kwargs: Any
+    ) -> None:
+        """Tell who waits for a move that failed why it did; ophyd says only that it failed."""
+        if not success:
+            fail_waiting(self, MoveEndedError(f"{self.name}: the move ended at {self.position:g}, {self._why()}"))
+        super()._done_moving(success=success, timestamp=timestamp, value=value, **kwargs)
+
+    def _why(self) -> str:
+        for switch, which in ((self.high_limit_switch, "high"), (self.low_limit_switch, "low")):
+            if switch.get():
+                return f"at its {which} limit switch"
+        severity, status = self.user_readback.alarm_severity, self.user_readback.alarm_status
+        return f"in alarm: {AlarmSeverity(severity).name} {AlarmStatus(status).name}"
 
     def check_value(self, pos: float) -> None:
         """Refuse a target outside of the soft limits.

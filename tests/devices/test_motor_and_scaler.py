@@ -55,6 +55,25 @@ def test_a_new_target_redirects_and_is_not_stopped_by_the_move_before(devices):
         assert math.isclose(m7.position, target, abs_tol=0.005)
 
 
+def test_a_move_that_ends_in_alarm_fails_and_tells_why(devices):
+    """Each motor's: of 16, the end of some moves is told before the alarm, by base's queues of 36 monitors."""
+    for number in range(1, 17):
+        motor = devices[f"m{number}"]
+        before = motor.position
+        servo = EpicsSignal(f"{motor.prefix}.CNEN", name="servo")
+        servo.wait_for_connection(timeout=DEADLINE)
+        servo.put(0, wait=True)
+        try:
+            with pytest.raises(MoveEndedError, match=f"^m{number}: the move ended at .*, in alarm: MAJOR STATE$"):
+                motor.move(before + 1, timeout=DEADLINE)
+        finally:
+            servo.put(1, wait=True)
+            servo.destroy()
+        assert motor.position == before
+        wait_until(lambda: not motor.user_readback.alarm_severity, "the alarm is over")  # noqa: B023
+        motor.move(before, timeout=DEADLINE)
+
+
 def test_a_stopped_motor_can_be_moved_again(devices):
     m7 = devices["m7"]
     first = m7.move(100, wait=False)
