@@ -32,6 +32,7 @@ CAMERA = {
     "GainY": 1,
     "Noise": 10,
     "Offset": 0,
+    "FixedPattern": 0,  # 1 at boot; the tests that need it put it
     "PeakStartX": 400,
     "PeakStartY": 300,
     "PeakWidthX": 20,

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 from tests.virtual_beamline.conftest import wait_for
+from virtual_beamline.area_detector.detector import make_ports
+from virtual_beamline.area_detector.image_statistics import centroid, projections
 from virtual_beamline.area_detector.ndarray import DATA_TYPES
+from virtual_beamline.area_detector.port import Detector
 from virtual_beamline.physics import World
 
 
@@ -162,6 +165,48 @@ def test_offset_and_noise_and_dark_and_flat_frames(seen):
     seen.acquire()
     flat = seen.frame()
     assert (flat.min() >= 120, flat.max() <= 124) == (True, True)
+
+
+def test_each_frame_has_noise_of_its_own(seen):
+    seen.set("cam1:", Noise=12)
+    frames = []
+    for _ in range(6):
+        seen.acquire()
+        frames.append(seen.frame())
+    totals = [int(frame.sum(dtype=np.int64)) for frame in frames]
+    assert len(set(totals)) == 6
+    # Of independent pixels, uniform from 0 to 11; parts of the noise are shared.
+    sigma = np.sqrt((12**2 - 1) / 12 * frames[0].size)
+    assert np.ptp(totals) < 8 * sigma
+    shared = np.corrcoef([frame[600:, 600:].reshape(-1) for frame in frames])
+    assert np.abs(shared[~np.eye(6, dtype=bool)]).max() < 0.05
+
+
+def test_dark_and_flat_frames_show_how_the_pixels_differ_and_free_an_image_of_it(seen):
+    seen.set("cam1:", DataType="Float64", FixedPattern=1)
+    frames = {}
+    for kind in ("Background", "FlatField", "Normal"):
+        seen.set("cam1:", FrameType=kind)
+        seen.acquire()
+        frames[kind] = seen.frame()
+    dark, flat, image = frames["Background"], frames["FlatField"], frames["Normal"]
+    assert (dark[0, -1], dark[512, 512]) == (pytest.approx(12, abs=0.1), 0)
+    light = flat - dark
+    assert 0.01 < light[400:600, 400:600].std() / 100 < 0.1
+    assert light[:50, :50].mean() < 0.95 * light[400:600, 400:600].mean()
+    assert np.abs(image - spot()).max() > 1
+    np.testing.assert_allclose((image - dark) / light * 100, spot(), atol=1e-9)
+    seen.acquire()
+    np.testing.assert_array_equal(seen.frame(), image)  # the same in each one
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_the_centroid_of_a_world_s_spot_is_right_without_setting_anything(seed):
+    detector = Detector("ad:")
+    make_ports(detector, World(seed))
+    image = detector.ports["SIM1"].take_image().data
+    found = centroid(projections(image, detector.ports["STATS1"]["CentroidThreshold"]))
+    assert (found.x, found.y) == pytest.approx(World(seed).spot.center, abs=2)
 
 
 def test_a_grid_of_peaks_of_varied_heights(seen):

@@ -24,6 +24,9 @@ from virtual_beamline.physics import World
 
 logger = logging.getLogger("virtual_beamline")
 
+SPOT_THRESHOLD = 40.0
+"""Counts that only the spot has, in every world: with ADCore's 1 the centroid would be that of the noise."""
+
 
 def make_ports(detector: Detector, world: World, images: tuple[str, int] | None = None) -> None:
     """All ports: the camera, and the plugins with what they are called and where they get their arrays at first.
@@ -42,7 +45,8 @@ def make_ports(detector: Detector, world: World, images: tuple[str, int] | None 
     for number in range(1, 5):
         Roi(detector, f"ROI{number}:", f"ROI{number}", "SIM1")
     for number in range(1, 6):
-        Stats(detector, f"Stats{number}:", f"STATS{number}", "SIM1")  # with its time series, Stats1:TS:
+        stats = Stats(detector, f"Stats{number}:", f"STATS{number}", "SIM1")  # with its time series, Stats1:TS:
+        stats.set(CentroidThreshold=SPOT_THRESHOLD)
     Process(detector, "Proc1:", "PROC1", "SIM1")
     Transform(detector, "Trans1:", "TRANS1", "SIM1")
     ColorConvert(detector, "CC1:", "CC1", "SIM1")

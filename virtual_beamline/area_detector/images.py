@@ -7,6 +7,7 @@ it goes on for ever.
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,12 @@ from numpy.typing import NDArray as Pixels
 
 REACH = 4
 """How many sigmas a peak reaches."""
+GLOW, GLOW_SIZE = 12.0, 60.0
+"""Counts that the amplifier adds to a dark image in a corner of the sensor, and over how many pixels they fade."""
+SHADE, SCATTER = 0.06, 0.01
+"""How much less of the light the middle of an edge gets than the centre, and how much the pixels' gains differ."""
+GRAINS, GRAIN_SIZE, GRAIN_SHADE = 8, (12.0, 45.0), (0.05, 0.2)
+"""Grains of dust before the sensor, the radii of their shadows in pixels, and how dark they are."""
 Image = Pixels[Any]
 
 
@@ -38,13 +45,10 @@ def background(shape: tuple[int, ...], dtype: DTypeLike, offset: float, noise: f
     return saturated(generator.random(shape, np.float32) * noise + offset, dtype)
 
 
-def rolled(image: Image, start: int) -> Image:
-    """A copy that begins at pixel ``start`` and goes on at the first: other noise for little work."""
-    flat, result = image.reshape(-1), np.empty_like(image)
-    out = result.reshape(-1)
-    out[: flat.size - start] = flat[start:]
-    out[flat.size - start :] = flat[:start]
-    return result
+def window(pool: Image, start: int, shape: tuple[int, ...]) -> Image:
+    """A copy of so many pixels of a pool, from pixel ``start`` on: other noise, with another sum, for one copy."""
+    size = math.prod(shape)
+    return pool.reshape(-1)[start : start + size].copy().reshape(shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,50 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True)
+class Sensor:
+    """In what the pixels of a sensor differ: what dark images and flat fields are taken for.
+
+    Attributes:
+        response: what each pixel makes of light, about 1; of shape (y, x).
+        glow: counts that each one has without light.
+    """
+
+    response: Pixels[np.float32]
+    glow: Pixels[np.float32]
+
+    @classmethod
+    def made(cls, shape: tuple[int, int], generator: Generator) -> Sensor:
+        """A sensor with an uneven gain, a lens that shades the corners, grains of dust, and a glowing amplifier."""
+        y, x = np.ogrid[: shape[0], : shape[1]]
+        middle = [(size - 1) / 2 for size in shape]
+        response = 1 - SHADE * (((y - middle[0]) / middle[0]) ** 2 + ((x - middle[1]) / middle[1]) ** 2)
+        response += generator.standard_normal(shape, np.float32) * SCATTER
+        for _ in range(GRAINS):
+            row, column = generator.uniform(0, shape)
+            radius, shade = generator.uniform(*GRAIN_SIZE), generator.uniform(*GRAIN_SHADE)
+            distance = np.hypot(y - row, x - column)
+            # Out of focus, a grain's shadow is a ring.
+            response *= 1 - shade * np.exp(-(((distance - radius) / (radius / 3)) ** 2))
+        glow = GLOW * np.exp(-(y + (shape[1] - 1 - x)) / GLOW_SIZE)
+        return cls(response.astype(np.float32), glow.astype(np.float32))
+
+    def dark(self, shape: tuple[int, ...], dtype: DTypeLike) -> list[Layer]:
+        """What to add to dark images of shape (y, x) or (y, x, color): the corner that glows."""
+        corner = slice(0, int(REACH * GLOW_SIZE)), slice(max(0, shape[1] - int(REACH * GLOW_SIZE)), shape[1])
+        glow = self.glow[corner].astype(np.float64)
+        return [Layer.of(corner, glow if len(shape) == 2 else glow[..., None] * np.ones(3), np.dtype(dtype))]
+
+
+def even_light(
+    shape: tuple[int, ...], dtype: DTypeLike, height: float, gains: tuple[float, ...], sensor: Sensor | None
+) -> list[Layer]:
+    """What to add to images of shape (y, x) or (y, x, color) for ``height`` counts of light everywhere."""
+    light = np.full(shape[:2], height) if sensor is None else height * sensor.response.astype(np.float64)
+    pixels = light * gains[0] if len(shape) == 2 else light[..., None] * np.array(gains)
+    return [Layer.of((slice(shape[0]), slice(shape[1])), pixels, np.dtype(dtype))]
+
+
+@dataclass(frozen=True, slots=True)
 class Peaks:
     """A grid of Gaussian peaks; in pixels.
 
@@ -100,7 +148,12 @@ class Peaks:
     height: float
 
     def layers(
-        self, shape: tuple[int, ...], dtype: DTypeLike, gains: tuple[float, ...], variations: Image
+        self,
+        shape: tuple[int, ...],
+        dtype: DTypeLike,
+        gains: tuple[float, ...],
+        variations: Image,
+        sensor: Sensor | None = None,
     ) -> list[Layer]:
         """What to add to images of shape (y, x) or (y, x, color).
 
@@ -109,6 +162,7 @@ class Peaks:
             dtype: of their pixels.
             gains: one for each color.
             variations: factor of each peak, of shape (count y, count x).
+            sensor: what sees them; None: one with equal pixels.
         """
         found = []
         for (row, column), variation in np.ndenumerate(variations):
@@ -116,6 +170,8 @@ class Peaks:
             y, rows = self._profile(1, row, shape[0])
             if x.size and y.size:
                 peak = np.outer(y, x) * (self.height * float(variation))
+                if sensor is not None:
+                    peak *= sensor.response[rows, columns]
                 pixels = peak * gains[0] if len(shape) == 2 else peak[..., None] * np.array(gains)
                 found.append(Layer.of((rows, columns), pixels, np.dtype(dtype)))
         return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -57,6 +58,7 @@ class SimDetector(Driver):
         p.number("GainBlue", 1.0, "Gain of blue"),
         p.number("Offset", 0.0, "Counts of a dark pixel"),
         p.number("Noise", 0.0, "Width of the uniform noise", "counts"),
+        p.switch("FixedPattern", ("No", "Yes"), 1, "Its pixels differ, as dark and flat show"),
         p.switch("Reset", ("Done", "Reset"), 0, "Begin the simulation again"),
         p.choice("SimMode", ("LinearRamp", "Peaks", "Sine", "Offset&Noise"), SimMode.PEAKS, "What it sees"),
         p.integer("PeakStartX", 1, "X of the first peak"),
@@ -83,9 +85,11 @@ class SimDetector(Driver):
             world: what it looks at.
         """
         super().__init__(detector, prefix, name)
+        self._world = world
         self._generator = world.generator("image")
-        self._background: tuple[tuple[object, ...], images.Image] | None = None
+        self._noise: tuple[tuple[object, ...], images.Image] | None = None
         self._layers: tuple[tuple[object, ...], list[images.Layer]] | None = None
+        self._made_sensor: images.Sensor | None = None
         self._number = 0
         spot = world.spot
         self.set(
@@ -111,7 +115,7 @@ class SimDetector(Driver):
         super().write(name, value)
 
     def _begin_again(self) -> None:
-        self._background = None
+        self._noise = None
         self._number = 0
 
     # -- images ----------------------------------------------------------------------------------------------
@@ -150,38 +154,49 @@ class SimDetector(Driver):
     def _exposure(self, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> images.Image:
         number, self._number = self._number, self._number + 1
         gains = (1.0,) if len(shape) == 2 else (self["GainRed"], self["GainGreen"], self["GainBlue"])
-        mode, gain = self["SimMode"], self["Gain"]
-        if self["FrameType"] == FrameType.BACKGROUND or mode == SimMode.OFFSET_NOISE:
-            return self._dark(shape, dtype)
-        if self["FrameType"] == FrameType.FLAT_FIELD:
-            light = np.array(gains if len(shape) == 3 else gains[0]) * gain * self["GainX"] * self["GainY"]
-            return images.saturated(self._dark(shape, dtype) + light, dtype)
-        if mode == SimMode.LINEAR_RAMP:
-            step = gain * self["AcquireTime"] * 1000
-            steps = tuple(step * factor for factor in gains)
-            return images.linear_ramp(shape, dtype, steps, self["GainX"], self["GainY"], number)
-        if mode == SimMode.SINE:
-            return self._sines(shape, dtype, number)
-        image = self._dark(shape, dtype)
+        kind, mode, gain = self["FrameType"], self["SimMode"], self["Gain"]
+        if kind not in {FrameType.BACKGROUND, FrameType.FLAT_FIELD} and mode != SimMode.PEAKS:
+            if mode == SimMode.LINEAR_RAMP:
+                step = gain * self["AcquireTime"] * 1000
+                steps = tuple(step * factor for factor in gains)
+                return images.linear_ramp(shape, dtype, steps, self["GainX"], self["GainY"], number)
+            if mode == SimMode.SINE:
+                return self._sines(shape, dtype, number)
+            return self._offset_and_noise(shape, dtype)
+        image = self._offset_and_noise(shape, dtype)
+        for layer in self._light(kind, shape, dtype, gains):
+            layer.add_to(image)
+        return image
+
+    def _light(
+        self, kind: int, shape: tuple[int, ...], dtype: np.dtype[np.generic], gains: tuple[float, ...]
+    ) -> list[images.Layer]:
+        """What is added to the noise; computed again only when something has changed."""
+        height, sensor = self["Gain"] * self["GainX"] * self["GainY"], self._sensor(shape)
         peaks = images.Peaks(
             start=(self["PeakStartX"], self["PeakStartY"]),
             step=(self["PeakStepX"], self["PeakStepY"]),
             count=(self["PeakNumX"], self["PeakNumY"]),
             width=(self["PeakWidthX"], self["PeakWidthY"]),
-            height=gain * self["GainX"] * self["GainY"],
+            height=height,
         )
-        for layer in self._peak_layers(peaks, shape, dtype, gains):
-            layer.add_to(image)
-        return image
-
-    def _peak_layers(
-        self, peaks: images.Peaks, shape: tuple[int, ...], dtype: np.dtype[np.generic], gains: tuple[float, ...]
-    ) -> list[images.Layer]:
-        """The peaks, computed again only when something has changed."""
-        key = (peaks, shape, dtype, gains)
-        if self["PeakVariation"] > 0 or self._layers is None or self._layers[0] != key:
-            self._layers = (key, peaks.layers(shape, dtype, gains, self._variations(peaks.count)))
+        key = (kind, peaks, shape, dtype, gains, sensor is None)
+        if self._layers is None or self._layers[0] != key or self["PeakVariation"] > 0:
+            layers = [] if sensor is None else sensor.dark(shape, dtype)
+            if kind == FrameType.FLAT_FIELD:
+                layers += images.even_light(shape, dtype, height, gains, sensor)
+            elif kind != FrameType.BACKGROUND:
+                layers += peaks.layers(shape, dtype, gains, self._variations(peaks.count), sensor)
+            self._layers = (key, layers)
         return self._layers[1]
+
+    def _sensor(self, shape: tuple[int, ...]) -> images.Sensor | None:
+        """What is the same in each image; made with the first one, not at boot."""
+        if not self["FixedPattern"]:
+            return None
+        if self._made_sensor is None:
+            self._made_sensor = images.Sensor.made((shape[0], shape[1]), self._world.generator("sensor"))
+        return self._made_sensor
 
     def _variations(self, count: tuple[int, int]) -> images.Image:
         """1 + 1 % to PeakVariation % for each peak, as the documentation has it."""
@@ -191,14 +206,15 @@ class SimDetector(Driver):
             return np.ones(shape)
         return 1 + self._generator.integers(1, variation + 1, shape) / 100
 
-    def _dark(self, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> images.Image:
-        """Offset and noise: drawn once, then taken from another pixel on for each image."""
+    def _offset_and_noise(self, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> images.Image:
+        """A dark image: of twice as much noise as an image needs, drawn once, each gets another part."""
         offset, noise = self["Offset"], self["Noise"]
         key = (shape, dtype, offset, noise)
-        if self._background is None or self._background[0] != key:
-            self._background = (key, images.background(shape, dtype, offset, noise, self._generator))
-        image = self._background[1]
-        return images.rolled(image, int(self._generator.integers(image.size))) if noise else image.copy()
+        if self._noise is None or self._noise[0] != key:
+            drawn = shape if not noise else (2 * shape[0], *shape[1:])
+            self._noise = (key, images.background(drawn, dtype, offset, noise, self._generator))
+        start = int(self._generator.integers(math.prod(shape))) if noise else 0
+        return images.window(self._noise[1], start, shape)
 
     def _sines(self, shape: tuple[int, ...], dtype: np.dtype[np.generic], number: int) -> images.Image:
         gain, gain_x, gain_y = self["Gain"], self["GainX"], self["GainY"]
