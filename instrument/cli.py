@@ -219,8 +219,9 @@ def _export(options: argparse.Namespace) -> int:
     from instrument.callbacks import export
     from instrument.config import load
     from instrument.framework import runs
+    from instrument.framework.image_roots import ImageRoots
 
-    _, index = _journal(options)
+    data, index = _journal(options)
     rows = runs.select(index, scans=options.scan or (), uids=options.uid or (), last=options.last, **_asked(options))
     if options.to.exists() and not options.to.is_dir():
         raise export.ExportError(f"--to {options.to} is no directory")
@@ -229,7 +230,8 @@ def _export(options: argparse.Namespace) -> int:
     except OSError as error:
         raise export.ExportError(f"--to {options.to} can't be made ({error.strerror})") from error
     config = load(options.config)
-    exporter = export.Exporter(config.nexus, options.format, force=options.force, root_map=config.root_map)
+    roots = ImageRoots(config.root_map, data.root)
+    exporter = export.Exporter(config.nexus, options.format, force=options.force, root_map=roots)
 
     def progress(items: Sequence) -> Any:
         from tqdm import tqdm
@@ -248,7 +250,9 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _catalog(options: argparse.Namespace) -> int:
+    from instrument.config import load
     from instrument.framework import packing, runs
+    from instrument.framework.image_roots import ImageRoots
 
     data, index = _journal(options)
     if options.action == "unpack":
@@ -256,7 +260,9 @@ def _catalog(options: argparse.Namespace) -> int:
         return 0
     if options.action == "pack":
         index.refresh()
-        packed = packing.pack(index.rows(runs.query(**_asked(options))), options.directory, images=options.images)
+        roots = ImageRoots(load(options.config).root_map, data.root)
+        rows = index.rows(runs.query(**_asked(options)))
+        packed = packing.pack(rows, options.directory, images=options.images, roots=roots)
         print(packed)
         return 1 if packed.missing else 0
     problems = packing.check(index, repair=options.repair)

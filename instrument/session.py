@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Self
 from instrument.config import Config, load
 from instrument.config.errors import ConfigError, UserError
 from instrument.config.names import LOGGER_NAME
+from instrument.framework.image_roots import ImageRoots
 from instrument.framework.imports import without_garbage_collection
 from instrument.framework.logs import start_console_log, start_logging
 
@@ -398,7 +399,7 @@ class Session:
             is_live=self.journal.is_open,
             enable=lambda: self.outbox.add(self.nxwriter),
             wait=self.wait_for_files,
-            root_map=self.config.root_map,
+            root_map=ImageRoots(self.config.root_map, self.data_directory),
         )
         if self.config.nexus.enabled:
             self.outbox.add(self.nxwriter)

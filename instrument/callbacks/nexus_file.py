@@ -34,6 +34,7 @@ from instrument.callbacks.nexus_images import ImageFileError, write_frames
 from instrument.config.errors import UserError
 from instrument.config.models import Nexus
 from instrument.config.names import LOGGER_NAME
+from instrument.framework.image_roots import ImageRoots
 from instrument.framework.runfiles import single_documents
 from instrument.framework.wholefiles import write_whole
 
@@ -60,7 +61,7 @@ class NexusFile(NXWriter):
     ) -> None:
         self.path = path
         self._site = site
-        self._root_map = dict(root_map or {})
+        self._roots = root_map if isinstance(root_map, ImageRoots) else ImageRoots(root_map)
         self._patient = patient
         super().__init__()
 
@@ -185,12 +186,7 @@ class NexusFile(NXWriter):
 
     def getResourceFile(self, resource_id: str) -> Path:  # noqa: N802  apstools' name
         """Where the file of a resource document is now."""
-        resource = self.externals[resource_id]
-        root = str(resource.get("root") or "/")
-        for before, now in self._root_map.items():
-            if root.rstrip("/") == before.rstrip("/"):
-                root = now
-        return Path(root) / str(resource["resource_path"]).lstrip("/")
+        return self._roots.path_of(self.externals[resource_id])
 
     def write_stream_external(self, parent: H5, d: list, subgroup: H5, stream_name: str, k: str, v: dict) -> None:
         """Refer to the frames in the detector's own files."""

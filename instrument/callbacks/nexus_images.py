@@ -132,7 +132,10 @@ def _look(path: Path, dataset: str) -> _Source:
                 raise KeyError(dataset)
             return _Source(found.shape[0], found.shape[1:], found.dtype)
     except FileNotFoundError as error:
-        raise ImageFileError(f"image file {path} is missing: bring it back, then export the run") from error
+        raise ImageFileError(
+            f"image file {path} is missing: bring it back, or tell by `root_map` in iconfig.yml where files moved, "
+            "then export the run"
+        ) from error
     except KeyError as error:
         raise ImageFileError(f"image file {path} has no {dataset}") from error
     except OSError as error:

@@ -31,6 +31,7 @@ class Progress:
     def __init__(self) -> None:
         self._run: tuple[str, str, int | None] | None = None  # uid, name, points
         self._descriptors: set[str] = set()
+        self._streams = {"primary"}
         self._done = 0
         self._began = 0.0
         self._statuses: list[Any] = []
@@ -44,11 +45,14 @@ class Progress:
     def __call__(self, name: str, doc: dict[str, Any]) -> None:
         """Note a document."""
         if name == "start":
-            points = doc.get("num_points")
+            # A plan that takes dark frames first, say, tells the points of each stream.
+            streams = doc.get("num_points_of_streams")
+            self._streams = set(streams) if isinstance(streams, dict) and streams else {"primary"}
+            points = sum(streams.values()) if isinstance(streams, dict) and streams else doc.get("num_points")
             self._descriptors, self._done, self._began = set(), 0, time.monotonic()
             label = f"{doc.get('plan_name', 'run')} {doc.get('scan_id', '')}"
             self._run = (doc["uid"], label, points if isinstance(points, int) and points > 0 else None)
-        elif name == "descriptor" and doc.get("name") == "primary":
+        elif name == "descriptor" and doc.get("name") in self._streams:
             self._descriptors.add(doc["uid"])
         elif name == "event" and doc["descriptor"] in self._descriptors:
             self._done += 1

@@ -64,12 +64,14 @@ class FileCommands:
             >>> export(range(12, 21), "proposal", format="csv")
         """
         from instrument.callbacks import export
+        from instrument.framework.image_roots import ImageRoots
 
         path = Path(target).expanduser()
         several = not isinstance(runs, int | str) and not _is_run(runs) and isinstance(runs, Iterable)
         wanted = [self._run(run) for run in cast("Iterable[Any]", runs if several else [runs])]
         config = self._session.config
-        exporter = export.Exporter(config.nexus, export.format_of(path, format), force=force, root_map=config.root_map)
+        roots = ImageRoots(config.root_map, self._session.data_directory)
+        exporter = export.Exporter(config.nexus, export.format_of(path, format), force=force, root_map=roots)
         done = export.export(wanted, path, exporter)
         if done.failures:
             raise UserError("; ".join(done.failures))

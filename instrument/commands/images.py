@@ -61,7 +61,9 @@ class ImageCommands:
         """
         found, image = self._image(run, point, frame, stream)
         start = found.metadata["start"]
-        title = f"scan {start.get('scan_id')}, {start.get('plan_name')}, point {point}"
+        title = f"scan {start.get('scan_id')}, {start.get('plan_name')}, {stream}, point {point}"
+        if frame:
+            title = f"{title}, frame {frame}"
         if corrected:
             image, title = self._corrected(found, image), f"{title}, corrected"
         pyplot = self._session.importer.need("matplotlib.pyplot")

@@ -41,7 +41,7 @@ from ophyd.utils import RedundantStaging
 from instrument.config.errors import UserError, nearest
 from instrument.config.names import LOGGER_NAME
 from instrument.devices import staging
-from instrument.devices.errors import OutOfLimitsError
+from instrument.devices.errors import OfflineError, OutOfLimitsError
 from instrument.devices.image_files import HDF5Writer
 
 logger = logging.getLogger(LOGGER_NAME)
@@ -138,11 +138,13 @@ class AreaDetector(DetectorBase):
 
     Attributes:
         timeout: How much longer than its exposure times an acquisition may take (s).
+        located_peak: What the plan `locate_image_peak` found last.
     """
 
     cam: Any
     plugin_names: tuple[str, ...] = ()
     timeout = LATE
+    located_peak: Any = None
 
     def __init__(
         self, prefix: str, *, frames_per_trigger: int | None = 1, image_name: str | None = None, **kwargs: Any
@@ -259,10 +261,13 @@ class AreaDetector(DetectorBase):
             self._apply(settings)
             for writer in self._writers():
                 writer.open(int(self.cam.num_images.get()))
-        except Exception:
+        except Exception as error:
             self._failed = True
             self._set_back()
-            raise
+            if isinstance(error, UserError):
+                raise
+            # libca's, of an IOC that has just ended: nobody knows yet that the device is offline.
+            raise OfflineError(f"{self.name}: {self.prefix} does not answer ({error}); nothing was acquired") from error
         self._staged = Staged.yes
         return [self, *self._used]
 

@@ -25,6 +25,7 @@ from intake.source.base import Schema
 
 from instrument.config.errors import UserError
 from instrument.config.names import LOGGER_NAME
+from instrument.framework.image_roots import ImageRoots
 from instrument.framework.index import Row, RunIndex
 from instrument.framework.runfiles import DataDirectory, Document, RunFile, check_schema
 
@@ -32,6 +33,7 @@ logger = logging.getLogger(LOGGER_NAME)
 
 _KEPT_RUNS = 16  # a run that was read keeps its arrays in memory
 _COMPLETIONS = 50
+WAITS = (0.02, 0.1, 0.3)  # s between attempts to open a file of images; databroker's own add up to 2 s
 
 
 class EventStream(BlueskyEventStream):
@@ -243,13 +245,16 @@ class _Filler(event_model.Filler):
     """Databroker's, which tells in one line that a file is missing, and which."""
 
     def get_handler(self, resource: Any) -> Any:
+        roots = self.root_map if isinstance(self.root_map, ImageRoots) else ImageRoots(self.root_map)
+        root = str(resource.get("root") or "")
+        if root not in roots:  # else the base class puts what root_map says
+            resource = {**resource, "root": roots.of(resource)}
         try:
             return super().get_handler(resource)
         except event_model.UndefinedAssetSpecification:
             raise UserError(f"nothing installed reads files of spec {resource['spec']}") from None
         except event_model.EventModelError as error:
-            root = resource.get("root", "")
-            path = Path(self.root_map.get(root, root)) / resource["resource_path"]
+            path = roots.path_of(resource)
             reason = "is missing" if not path.exists() else f"can't be read ({_cause(error)})"
             raise UserError(
                 f"image file {path} {reason}: if files moved, tell where {root} is now by `root_map` in iconfig.yml"
@@ -337,6 +342,7 @@ class EmbeddedCatalog(Broker):
         kwargs.setdefault("name", "embedded")
         kwargs.setdefault("filler_class", _Filler)
         super().__init__(handler_registry=handler_registry or {}, **kwargs)
+        self._root_map = ImageRoots(self._root_map, data.root)
 
     # -- finding runs ----------------------------------------------------------------------------------------------
 
@@ -490,6 +496,7 @@ class EmbeddedCatalog(Broker):
         if external:
             self._discover()
         handlers = self._handler_registry if external else {}
+        kwargs = {"retry_intervals": WAITS, **kwargs}
         return self._filler_class(handler_registry=handlers, root_map=self._root_map, inplace=False, **kwargs)
 
     # -- old habits ------------------------------------------------------------------------------------------------

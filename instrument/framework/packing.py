@@ -17,6 +17,7 @@ from pathlib import Path
 import yaml
 
 from instrument.config.errors import UserError
+from instrument.framework.image_roots import ImageRoots, note_unpacked
 from instrument.framework.index import Row, RunIndex
 from instrument.framework.runfiles import (
     DataDirectory,
@@ -45,15 +46,19 @@ class Packed:
         present: How many were there already.
         files: How many files of images were copied.
         missing: Files that a run refers to and that are not there.
+        stay: Where files of images stay that unpacked runs refer to.
     """
 
     runs: int = 0
     present: int = 0
     files: int = 0
     missing: list[Path] = field(default_factory=list)
+    stay: Path | None = None
 
     def __str__(self) -> str:
         parts = [f"{self.runs} runs", f"{self.files} files"]
+        if self.stay is not None:
+            parts[1] = f"files of images stay in {self.stay}"
         if self.present:
             parts.append(f"{self.present} runs were there already")
         if self.missing:
@@ -61,13 +66,14 @@ class Packed:
         return ", ".join(parts)
 
 
-def pack(rows: Iterable[Row], directory: Path, *, images: bool = False) -> Packed:
+def pack(rows: Iterable[Row], directory: Path, *, images: bool = False, roots: ImageRoots | None = None) -> Packed:
     """Copy runs to a directory that another machine opens. Doing it again adds what is new.
 
     Args:
         rows: The runs, of the index.
         directory: Made if it does not exist.
         images: Copy the files that the runs refer to, too.
+        roots: Where these files are now.
 
     Raises:
         PackingError: The directory can't be written, or holds something else.
@@ -76,20 +82,17 @@ def pack(rows: Iterable[Row], directory: Path, *, images: bool = False) -> Packe
     if directory.exists() and any(directory.iterdir()) and not (directory / CATALOG).exists():
         raise PackingError(f"{directory} holds something else than packed runs: name an empty or a new directory")
     done = Packed()
-    roots: dict[str, str] = {}
-    if (directory / CATALOG).exists():
-        known = yaml.safe_load((directory / CATALOG).read_text())["sources"]["packed"]["args"].get("root_map", {})
-        roots = {root: Path(place).name for root, place in known.items()}
+    places = {root: Path(place).name for root, place in _places(directory).items()}
     try:
         target.runs.mkdir(parents=True, exist_ok=True)
         write_schema(target.runs)
         for row in rows:
             _copy_run(row.path, run_path(target.runs, row.start), done)
             if images:
-                for root, source in _assets(row.path):
-                    place = roots.setdefault(root, str(len(roots)))
-                    _copy_asset(source, directory / ASSETS / place / source.relative_to(root), done)
-        _write_catalog(directory, roots)
+                for root, now, source in _assets(row.path, roots or ImageRoots()):
+                    place = places.setdefault(root, str(len(places)))
+                    _copy_asset(source, directory / ASSETS / place / source.relative_to(now), done)
+        _write_catalog(directory, places)
     except OSError as error:
         raise PackingError(f"packing to {directory} failed: {error.strerror or error} ({error.filename})") from error
     return done
@@ -98,7 +101,7 @@ def pack(rows: Iterable[Row], directory: Path, *, images: bool = False) -> Packe
 def unpack(directory: Path, data: DataDirectory) -> Packed:
     """Add the runs of a packed directory to the journal of this machine; a run that is there already stays as it is.
 
-    Files of images stay where they are, in the packed directory.
+    Files of images stay where they are, in the packed directory; the data directory remembers where that is.
 
     Args:
         directory: What `pack` wrote.
@@ -116,6 +119,10 @@ def unpack(directory: Path, data: DataDirectory) -> Packed:
         write_schema(data.runs)
         for path in _run_files(source.runs):
             _copy_run(path, run_path(data.runs, glance(path).start), done)
+        places = _places(directory)
+        if places:
+            note_unpacked(data.root, places)
+            done.stay = directory / ASSETS
     except OSError as error:
         raise PackingError(f"unpacking to {data.root} failed: {error.strerror or error} ({error.filename})") from error
     return done
@@ -168,15 +175,14 @@ def _copy(source: Path, target: Path) -> None:
     part.replace(target)
 
 
-def _assets(path: Path) -> Iterator[tuple[str, Path]]:
-    """The files that a run refers to, each with the root that its resource document names."""
+def _assets(path: Path, roots: ImageRoots) -> Iterator[tuple[str, str, Path]]:
+    """The files that a run refers to, each with the root that its resource document names, and where that is now."""
     run = RunFile(path)
     run.survey()
     for resource in run.single("resource"):
-        root = resource.get("root") or "/"
-        whole = Path(root) / resource["resource_path"].lstrip("/")
+        root, now, whole = resource.get("root") or "/", roots.of(resource), roots.path_of(resource)
         files = [whole] if whole.is_file() else _files_of_handler(run, resource, whole)
-        yield from ((root, file) for file in files)
+        yield from ((root, now, file) for file in files)
 
 
 def _files_of_handler(run: RunFile, resource: Document, whole: Path) -> list[Path]:
@@ -196,6 +202,14 @@ def _files_of_handler(run: RunFile, resource: Document, whole: Path) -> list[Pat
     except (AttributeError, OSError):  # it does not tell, or cannot without the files
         return [whole]
     return [Path(file) for file in named]
+
+
+def _places(directory: Path) -> dict[str, str]:
+    """Where a packed directory has files of images, by root."""
+    if not (directory / CATALOG).exists():
+        return {}
+    known = yaml.safe_load((directory / CATALOG).read_text())["sources"]["packed"]["args"].get("root_map", {})
+    return {root: str((directory / ASSETS / Path(place).name).resolve()) for root, place in known.items()}
 
 
 def _write_catalog(directory: Path, roots: dict[str, str]) -> None:

@@ -93,6 +93,11 @@ class DataDirectory:
         return self.root / "ship.lock"
 
     @property
+    def unpacked(self) -> Path:
+        """Where unpacked runs have files of images."""
+        return self.root / "unpacked.json"
+
+    @property
     def tiled(self) -> Path:
         """What a Tiled server of ours keeps."""
         return self.root / "tiled"

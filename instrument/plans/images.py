@@ -106,7 +106,8 @@ def ad_vs_motor(
 def locate_image_peak(num: int = 1, *, camera: Any, md: dict[str, Any] | None = None) -> MsgGenerator[LocatedPeak]:
     """Take images, and tell the centre of mass of their peak, as the detector's plugin stats1 computes it.
 
-    A first frame tells how high the peak is, so that the centroid is that of the pixels above half of it.
+    A first frame tells how high the peak is, so that the centroid is that of the pixels above half of it. What was
+    found is also `adsimdet.located_peak`, since `RE(...)` returns uids.
 
     Args:
         num: How many frames to average.
@@ -152,7 +153,8 @@ def locate_image_peak(num: int = 1, *, camera: Any, md: dict[str, Any] | None = 
         return LocatedPeak(None, None, uid, None)
     x, y = (sum(place) / len(centres) for place in zip(*centres, strict=True))
     logger.info("%s: peak of %s at x = %.1f, y = %.1f", name, camera.name, x, y)
-    return LocatedPeak(x, y, uid, found["threshold"])
+    camera.located_peak = LocatedPeak(x, y, uid, found["threshold"])
+    return camera.located_peak
 
 
 @plan
@@ -191,7 +193,13 @@ def darks_flats(
         "primary": checks.count(name, "num", num),
     }
     kinds = {"dark": BACKGROUND, "flat": FLAT_FIELD, "primary": NORMAL}
-    metadata = {"plan_name": name, "detectors": [camera.name], "num_points": counts["primary"], **(md or {})}
+    metadata = {
+        "plan_name": name,
+        "detectors": [camera.name],
+        "num_points": counts["primary"],
+        "num_points_of_streams": counts,
+        **(md or {}),
+    }
 
     @bpp.stage_decorator([camera])
     @bpp.run_decorator(md=metadata)

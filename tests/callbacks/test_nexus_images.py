@@ -136,7 +136,10 @@ def test_a_missing_image_is_named_and_the_run_can_be_written_later(files, camera
     aside = shutil.move(camera.file, tmp_path)
     with pytest.raises(ImageFileError) as told:
         files.write(documents)
-    assert str(told.value) == f"image file {camera.file} is missing: bring it back, then export the run"
+    assert str(told.value) == (
+        f"image file {camera.file} is missing: bring it back, or tell by `root_map` in iconfig.yml where files moved, "
+        "then export the run"
+    )
     assert not files.directory.exists() or list(files.directory.iterdir()) == []
     shutil.move(aside, camera.file)
     assert_valid(files.write(documents))

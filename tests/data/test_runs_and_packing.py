@@ -15,6 +15,8 @@ from ophyd.sim import det, motor
 from instrument.cli import main
 from instrument.config.errors import UserError
 from instrument.framework import packing, runs
+from instrument.framework.embedded import EmbeddedCatalog
+from instrument.framework.image_roots import ImageRoots
 
 
 @pytest.fixture
@@ -129,6 +131,34 @@ def test_images_go_along_and_are_read_from_where_they_are_then(laboratory, tmp_p
     catalog = intake.open_catalog(str(tmp_path / "packed" / "catalog.yml"))["packed"]
     image = catalog[uid].primary.read()["img"]
     assert image.values.reshape(2, 3).tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_images_of_unpacked_runs_are_found_without_a_setting_and_packed_again(laboratory, tmp_path, make_laboratory):
+    files = tmp_path / "detector"
+    files.mkdir()
+    np.save(files / "frame_0.npy", np.arange(6).reshape(2, 3))
+    uid = laboratory.engine(_run_with_a_file(files))[0]
+    packing.pack(laboratory.index.rows(), tmp_path / "packed", images=True)
+    other = make_laboratory(tmp_path / "other")
+    told = str(packing.unpack(tmp_path / "packed", other.data))
+    assert told == f"1 runs, files of images stay in {tmp_path}/packed/assets"
+    (files / "frame_0.npy").write_bytes(b"no image")
+    assert _frame(other, uid) is None  # what lies where the run says comes first
+    (files / "frame_0.npy").unlink()
+    assert _frame(other, uid) == [[0, 1, 2], [3, 4, 5]]
+    other.index.refresh()
+    roots = ImageRoots({}, other.data.root)
+    again = packing.pack(other.index.rows(), tmp_path / "again", images=True, roots=roots)
+    assert (again.files, again.missing) == (1, [])
+    catalog = intake.open_catalog(str(tmp_path / "again" / "catalog.yml"))["packed"]
+    assert catalog[uid].primary.read()["img"].values.reshape(2, 3).tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def _frame(laboratory, uid):
+    try:
+        return EmbeddedCatalog(laboratory.data.root)[uid].primary.read()["img"].values.reshape(2, 3).tolist()
+    except (ValueError, UserError):
+        return None
 
 
 def test_a_file_that_is_missing_is_named(laboratory, tmp_path):

@@ -110,7 +110,7 @@ class Sensor:
             distance = np.hypot(y - row, x - column)
             # Out of focus, a grain's shadow is a ring.
             response *= 1 - shade * np.exp(-(((distance - radius) / (radius / 3)) ** 2))
-        glow = GLOW * np.exp(-(y + (shape[1] - 1 - x)) / GLOW_SIZE)
+        glow = GLOW * np.exp(-np.hypot(y, shape[1] - 1 - x) / GLOW_SIZE)
         return cls(response.astype(np.float32), glow.astype(np.float32))
 
     def dark(self, shape: tuple[int, ...], dtype: DTypeLike) -> list[Layer]:
