@@ -47,3 +47,19 @@ def add_read_key(app: FastAPI, read: str) -> None:
 
     app.dependency_overrides[authentication.get_current_scopes] = scopes
     app.dependency_overrides[authentication.get_current_principal] = principal
+
+
+def remember_dependencies() -> None:
+    """Analyse what a route depends on once: FastAPI does it in each request where anything is overridden, as here."""
+    from fastapi.dependencies import utils
+
+    analyse = utils.get_dependant
+    known: dict[tuple[Any, ...], Any] = {}
+
+    def get_dependant(**keywords: Any) -> Any:
+        key = tuple((name, tuple(value) if isinstance(value, list) else value) for name, value in keywords.items())
+        if key not in known:
+            known[key] = analyse(**keywords)
+        return known[key]
+
+    utils.get_dependant = get_dependant

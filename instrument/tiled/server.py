@@ -188,7 +188,8 @@ def make_app(settings: Settings, tree: Any, *, write: str, read: str) -> Any:
     from tiled.server.app import build_app
 
     from instrument.tiled import translations
-    from instrument.tiled.access import add_read_key
+    from instrument.tiled.access import add_read_key, remember_dependencies
+    from instrument.tiled.whole_runs import router as whole_runs
 
     logging.getLogger("tiled.server.app").setLevel(logging.WARNING)  # its import has set it to INFO
     translations.register()
@@ -197,7 +198,9 @@ def make_app(settings: Settings, tree: Any, *, write: str, read: str) -> Any:
         Authentication(single_user_api_key=write, allow_anonymous_access=settings.public_read),
         server_settings={"exact_count_limit": _COUNTED},
         serialization_registry=_serialization(),
+        include_routers=[whole_runs],
     )
+    remember_dependencies()
     add_read_key(app, read)
     app.add_middleware(RefuseUnknownFilters)
     return app

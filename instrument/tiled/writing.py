@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import functools
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
+from urllib.parse import quote
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from instrument.tiled.connection import CATALOG_SPEC, Server, TiledUnreachableEr
 RECORDED = "recorded"
 _BATCH = 1_000_000  # rows that the writer keeps: it is told when to write
 _LEVEL = 1  # of zlib: a third of the size at 100 MB/s
+_LARGEST = 16_000_000  # bytes of a run that is sent in one request; of larger ones the requests are the smaller part
 
 
 class TiledConsumer:
@@ -39,6 +41,7 @@ class TiledConsumer:
         self._server = server
         self._catalog_name = catalog
         self._nodes: tuple[Any, Any] | None = None
+        self._takes_whole_runs = True  # until the server says that it does not
 
     def begin(self, start: Document) -> TiledRun | None:
         """Begin a run; what an earlier attempt left of it is removed.
@@ -54,17 +57,53 @@ class TiledConsumer:
                 found = node_of(catalog, uid)
                 if found is not None and found.metadata.get("stop"):
                     return None  # the mark was lost, not the run
-                for node in (found, node_of(recorded, uid)):
-                    if node is not None:
-                        node.delete(recursive=True, external_only=False)
+                if found is not None:
+                    for node in (node_of(recorded, uid), found):  # what was recorded is not there without the run
+                        if node is not None:
+                            node.delete(recursive=True, external_only=False)
         except TiledUnreachableError:
             self.close()  # the server may come back on another port, or without what was in its catalog
             raise
-        return TiledRun(catalog, recorded, self._server.address())
+        return self.begin_new()
 
     def begin_new(self) -> TiledRun:
         """Begin a run that is known not to be there."""
-        return TiledRun(*self.nodes(), self._server.address())
+        return TiledRun(*self.nodes(), self._server.address(), self.send_whole)
+
+    def send_whole(self, documents: Sequence[tuple[str, Document]]) -> bool | None:
+        """Send a run in one request; one that is there already is left alone, a part of one is replaced.
+
+        Args:
+            documents: The whole run, from its start document to its stop document.
+
+        Raises:
+            TiledUnreachableError: The server does not answer now.
+            TiledRefusedError: It refuses.
+
+        Returns:
+            Whether it was not there yet; None if the server takes no whole runs (stock Tiled).
+        """
+        import httpx
+        from tiled.client.utils import handle_error
+
+        if not self._takes_whole_runs or _is_ragged(documents):
+            return None
+        content = b"".join(map(make_packer(), documents))
+        if len(content) > _LARGEST:
+            return None
+        catalog, _ = self.nodes()
+        url = self._server.address()
+        body = zlib.compress(content, _LEVEL)
+        with told(url):
+            try:
+                link = f"{url}/api/v1/runs/{quote(self._catalog_name, safe='')}"
+                answer = cast("httpx.Response", handle_error(catalog.context.http_client.post(link, content=body)))
+            except httpx.HTTPStatusError as error:
+                if error.response.status_code not in {404, 405}:
+                    raise
+                self._takes_whole_runs = False
+                return None
+        return answer.json()["written"]
 
     def there(self) -> dict[str, bool]:
         """The runs that the catalog has, and of each whether it is whole."""
@@ -95,20 +134,29 @@ class TiledConsumer:
         if self._nodes is not None:
             self._nodes[0].context.close()
             self._nodes = None
+            self._takes_whole_runs = True
 
 
 class TiledRun:
     """One run on its way into Tiled."""
 
-    def __init__(self, catalog: Any, recorded: Any, url: str) -> None:
+    def __init__(
+        self,
+        catalog: Any,
+        recorded: Any,
+        url: str,
+        send_whole: Callable[[Sequence[tuple[str, Document]]], bool | None],
+    ) -> None:
         from bluesky_tiled_plugins.writing.tiled_writer import RunNormalizer
 
+        self._catalog = catalog
         self._recorded = recorded
         self._url = url
+        self._send_whole = send_whole
         self._pack = make_packer()
         self._compress = zlib.compressobj(_LEVEL)
         self._documents = bytearray()
-        self._writer = _writer_class()(catalog, batch_size=_BATCH, max_array_size=0)
+        self._writer = writer_class()(catalog, batch_size=_BATCH, max_array_size=0)
         self._normalize = RunNormalizer()
         self._normalize.subscribe(self._writer)
         self._uid = ""
@@ -123,6 +171,9 @@ class TiledRun:
         Returns:
             Where the run is, once it is whole.
         """
+        documents = list(documents)
+        if documents[0][0] == "start" and documents[-1][0] == "stop" and self._send_whole(documents) is not None:
+            return self._address(documents[0][1]["uid"])
         done = None
         with told(self._url):
             for name, document in documents:
@@ -131,10 +182,13 @@ class TiledRun:
                     self._uid = document["uid"]
                 elif name == "stop":
                     self._record()
-                    done = f"{self._url}/api/v1/metadata{_path(self._writer.root_node)}"
+                    done = self._address(self._uid)
                 self._normalize(name, document)
             self._writer.flush()
         return done
+
+    def _address(self, uid: str) -> str:
+        return f"{self._url}/api/v1/metadata/{'/'.join([*self._catalog.path_parts, uid])}"
 
     def _record(self) -> None:
         self._documents += self._compress.flush()
@@ -147,7 +201,7 @@ def recorded_documents(node: Any) -> bytes:
 
 
 @functools.cache
-def _writer_class() -> Any:
+def writer_class() -> Any:
     """TiledWriter's own writer of one run, which writes when it is told to and takes columns for what they are."""
     from bluesky_tiled_plugins.writing.tiled_writer import _RunWriter
 
@@ -193,5 +247,12 @@ def _like(value: Any, data_key: Any) -> Any:
     return value
 
 
-def _path(node: Any) -> str:
-    return "/" + "/".join(node.path_parts)
+def _is_ragged(documents: Iterable[tuple[str, Document]]) -> bool:
+    """Whether a stream has arrays of which only the event tells the shape: TiledWriter writes those as it goes on."""
+    shapes = (
+        key.get("shape") or ()
+        for name, document in documents
+        if name == "descriptor"
+        for key in document["data_keys"].values()
+    )
+    return any(None in shape for shape in shapes)

@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -103,6 +104,60 @@ def test_journal_to_tiled_to_journal_is_the_same_uid_by_uid(server, filled, tmp_
         assert [name for name, _ in RunFile(path)][-1] == "stop"
     code, lines, _ = instrument(server, "export", tmp_path / "again")
     assert lines[-1].startswith(f"0 runs to {tmp_path / 'again'}, {len(filled.uids)} were there")
+
+
+def nodes_of(server, path):
+    """All nodes below a path: what each says of itself, but for where and when it was written."""
+    found = {}
+    for item in server.get(f"search/{path}", server.read_key, params={"include_data_sources": "true"}).json()["data"]:
+        told = item["attributes"]
+        told["metadata"].get("notes", []).sort()  # TiledWriter takes the arrays of a stream in any order,
+        for source in told["data_sources"] or ():
+            if (source["structure"] or {}).get("dims"):
+                source["structure"]["dims"] = len(source["structure"]["dims"])  # and numbers their dimensions so
+        sources = [
+            {
+                **{
+                    key: source[key]
+                    for key in ("structure_family", "structure", "mimetype", "management", "properties")
+                },
+                "parameters": {key: value for key, value in source["parameters"].items() if key != "dataset_id"},
+                "assets": [
+                    (asset["parameter"], asset["num"], asset["is_directory"], Path(asset["data_uri"]).name)
+                    for asset in source["assets"]
+                ],
+            }
+            for source in told["data_sources"] or ()
+        ]
+        described = [told[key] for key in ("metadata", "structure_family", "specs")]
+        found[f"{path.partition('/')[2]}/{item['id']}"] = [*described, sources]
+        if told["structure_family"] == "container":
+            found |= nodes_of(server, f"{path}/{item['id']}")
+    return found
+
+
+def test_a_run_that_is_sent_whole_lies_there_as_one_that_was_fed_while_it_went_on(server, filled):
+    """One request of ours, or those of stock Tiled's client, which a facility's server takes as well."""
+    kinds = ("scan", "values", "configured_again", "images_many")
+    consumer = TiledConsumer(Connection(server.files), "piecewise")
+    for kind in kinds:
+        (path,) = filled.data.runs.glob(f"*/*/{filled.uids[kind]}.msgpack")
+        documents = list(RunFile(path))
+        run = consumer.begin(documents[0][1])
+        run.take(documents[:1])
+        run.take(documents[1:])
+    consumer.close()
+    piecewise, whole = nodes_of(server, "piecewise"), nodes_of(server, "class_2021_03")
+    for place, node in piecewise.items():
+        assert node == whole[place], place
+    below = [place for place in whole if any(filled.uids[kind] in place for kind in kinds)]
+    assert sorted(below) == sorted(piecewise)
+    cat = tiled_client.connect(server.url, api_key=server.read_key, catalog="piecewise")
+    for kind in ("scan", "values"):
+        one, other = cat[filled.uids[kind]], filled.catalog[filled.uids[kind]]
+        assert one.data(timestamps=True).equals(other.data(timestamps=True))
+        for name, array in one.arrays().items():
+            np.testing.assert_array_equal(array[...], other.arrays()[name][...])
 
 
 # -- while a run goes on ---------------------------------------------------------------------------------------------
