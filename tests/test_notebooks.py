@@ -1,23 +1,32 @@
-"""Every notebook runs from its first cell to its last.
+"""Every notebook runs from its first cell to its last, and shows what its text says.
 
-The one about Tiled needs a server with runs: tests/tiled/test_notebook.py runs it.
+A cell with the tag `check` asserts what the cells before it have shown; one with the tag `raises-exception` shows an
+error. The notebook about Tiled needs a server with runs: tests/tiled/test_notebook.py runs it.
 """
 
+import ast
+import re
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 
 from tests.terminal import ROOT, clean_environment
 
-ELSEWHERE = "tiled_client"
-NOTEBOOKS = sorted(path for path in (ROOT / "notebooks").glob("*.ipynb") if path.stem != ELSEWHERE)
+ELSEWHERE = "18-tiled-client"
+ALL = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = [path for path in ALL if path.stem != ELSEWHERE]
 
 
-def executed(path: Path, directory: Path) -> nbformat.NotebookNode:
+def tags(cell: nbformat.NotebookNode) -> list[str]:
+    """The tags of a cell."""
+    return cell.metadata.get("tags", [])
+
+
+def executed(notebook: nbformat.NotebookNode, directory: Path) -> nbformat.NotebookNode:
     """The notebook with its outputs, run in `directory`; raises what a cell raises."""
-    notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(directory)}})
     environment = clean_environment(directory, PYTHONPATH=str(ROOT))
     environment.pop("MPLBACKEND")  # the kernel's own
@@ -30,19 +39,60 @@ def shown(notebook: nbformat.NotebookNode) -> str:
     return "\n".join(output.get("text", "") or output.get("data", {}).get("text/plain", "") for output in outputs)
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
-def test_a_notebook_runs_and_is_kept_without_outputs(path, tmp_path):
-    kept = nbformat.read(path, as_version=4)
-    assert not any(cell.get("outputs") for cell in kept.cells)
-    notebook = executed(path, tmp_path)
+def draws(source: str) -> bool:
+    """Does a cell show a picture?"""
+    return "show_image(" in source or "plt.subplots(" in source
+
+
+@pytest.mark.parametrize("path", ALL, ids=[path.stem for path in ALL])
+def test_a_notebook_is_kept_without_outputs_and_checks_what_it_shows(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert notebook.cells[0].source.startswith("# ")
     for cell in notebook.cells:
-        for output in cell.get("outputs", ()):
-            assert output.output_type != "error", output
-        if "show_image(" in cell.source and cell.cell_type == "code":
+        assert not cell.get("outputs")
+        assert cell.get("execution_count") is None
+        assert set(tags(cell)) <= {"check", "raises-exception"}
+    checks = [cell for cell in notebook.cells if "check" in tags(cell)]
+    assert checks
+    for cell in checks:
+        assert any(isinstance(node, ast.Assert) for node in ast.walk(ast.parse(cell.source))), cell.source
+        assert len(cell.source.splitlines()) <= 12, cell.source
+        assert cell.metadata["jupyter"]["source_hidden"]  # folded: a trainee reads what comes before
+
+
+@pytest.mark.parametrize("path", ALL, ids=[path.stem for path in ALL])
+def test_the_links_of_a_notebook_lead_somewhere(path):
+    cells = nbformat.read(path, as_version=4).cells
+    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    for target in re.findall(r"\]\((?!https?:|#|attachment:)([^)#]+)", text):
+        assert (path.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
+def test_a_notebook_runs(path, tmp_path):
+    notebook = executed(nbformat.read(path, as_version=4), tmp_path)
+    for cell in notebook.cells:
+        errors = [output for output in cell.get("outputs", ()) if output.output_type == "error"]
+        assert bool(errors) == ("raises-exception" in tags(cell)), (cell.source, errors)
+        if cell.cell_type == "code" and draws(cell.source):
             assert any("image/png" in output.get("data", {}) for output in cell.outputs), cell.source
     text = shown(notebook)
-    assert "Traceback" not in text
-    if path.stem == "nexus":
+    assert ("Traceback" in text) == any(cell.source == "last_error()" for cell in notebook.cells)
+    if path.stem == "16-nexus":
         assert "exported: 1 written" in text
         assert "exported: 0 written, 1 were there already" in text
         assert "'the simulated peak'" in text  # of the replayed file
+
+
+def test_a_check_that_does_not_hold_fails_in_a_session(tmp_path):
+    """A session shows errors in one line of its own: they have to reach who runs the notebook all the same."""
+    notebook = nbformat.read(next(path for path in ALL if path.stem == "13-run-engine"), as_version=4)
+    check = next(cell for cell in notebook.cells if "check" in tags(cell))
+    tree = ast.parse(check.source)
+    claim = next(node for node in ast.walk(tree) if isinstance(node, ast.Assert))
+    claim.test = ast.UnaryOp(ast.Not(), claim.test)
+    check.source = ast.unparse(ast.fix_missing_locations(tree))
+    notebook.cells = notebook.cells[: notebook.cells.index(check) + 1]
+    with pytest.raises(CellExecutionError, match="AssertionError"):
+        executed(notebook, tmp_path)

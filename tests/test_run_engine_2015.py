@@ -266,6 +266,23 @@ def test_after_a_pause_messages_since_the_checkpoint_are_repeated(lab):
     assert lab.of("stop")[0]["exit_status"] == "success"
 
 
+def test_a_pause_in_the_midst_of_a_move_can_be_resumed_at_once(lab, at_zero):
+    (motor, *_) = at_zero
+
+    @lab.bpp.run_decorator()
+    def moving(target):
+        yield from lab.bps.checkpoint()
+        yield from lab.bps.mv(motor, target)
+
+    for target in (1, 2, 3):  # whether the motor has come to rest when it is set again is a matter of milliseconds
+        when(lambda target=target: motor.position > target - 0.9, lab.RE.request_pause)
+        with pytest.raises(UserError, match=r"RE\.resume"):
+            lab.RE(moving(target))
+        lab.RE.resume()
+        assert motor.position == pytest.approx(target, abs=0.01)
+    assert {stop["exit_status"] for stop in lab.of("stop")} == {"success"}
+
+
 @pytest.mark.parametrize(
     ("end", "status"),
     [("stop", "success"), ("abort", "abort"), ("halt", "abort")],

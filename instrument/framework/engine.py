@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import threading
 import time
 from collections import ChainMap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import bluesky
@@ -122,7 +123,8 @@ class RunEngine(bluesky.RunEngine):
         self.journal = journal
         self.delivery = delivery
         self._pending: dict[Any, Any] = {}  # status object: device
-        self._abandoned: set[Any] = set()  # status objects that an aborted plan waited for
+        self._abandoned: set[Any] = set()  # status objects that an aborted, held or paused plan waited for
+        self._resumer: contextvars.Context | None = None
         options.setdefault("context_managers", [InterruptKeys])
         super().__init__(md, **options)
         self.pause_msg = PAUSED
@@ -175,7 +177,25 @@ class RunEngine(bluesky.RunEngine):
 
     def resume(self) -> Any:
         """Go on with a paused plan from its last checkpoint; see `bluesky.RunEngine.resume`."""
+        self._resumer = contextvars.copy_context()
         return self._told_in_one_line(super().resume)
+
+    def _resume_task(self, *, init_func: Callable[[], object] | None = None) -> Any:
+        resumer, self._resumer = self._resumer, None
+
+        def prepare() -> None:
+            if init_func is not None:
+                init_func()
+            if resumer is not None:
+                self._plan_stack.append(_adopt(resumer))
+                self._response_stack.append(None)
+
+        return super()._resume_task(init_func=prepare)
+
+    async def _request_pause_coro(self, defer: bool = False) -> None:
+        if not defer:  # the moves under way are begun again, from the checkpoint
+            self._abandoned = set(self._pending)
+        await super()._request_pause_coro(defer)
 
     def _told_in_one_line(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         try:
@@ -317,6 +337,16 @@ def _guarded(command: Callable[[Msg], Any], check_message: Callable[[Msg], None]
         return await command(msg)
 
     return guarded
+
+
+def _adopt(context: contextvars.Context) -> Iterator[Msg]:
+    """A plan without messages: what follows it belongs to where `resume` was called.
+
+    A task keeps the context in which it began. In a notebook that is the paused cell: table and trace went there.
+    """
+    for variable, value in context.items():
+        variable.set(value)
+    yield from ()
 
 
 class TraceMessages:

@@ -1,6 +1,7 @@
 """A session in a Jupyter kernel follows the same rule: a bare statement that is a plan is run."""
 
 import re
+import signal
 
 import pytest
 from jupyter_client.manager import start_new_kernel
@@ -70,6 +71,19 @@ def test_what_is_wrong_is_one_line(notebook):
     assert notebook.run("p = mv(m1, 3)\np = 1") == (
         "`p = mv(m1, 3)`: the plan mv was never run; type mv(...) as a statement of its own, or RE(...) it\n"
     )
+
+
+def test_a_paused_scan_goes_on_under_the_cell_that_resumes_it(notebook):
+    pressed = []
+
+    def press(shown):
+        if "|         1 |" in shown and not pressed:
+            pressed.append(True)
+            notebook.manager.signal_kernel(signal.SIGQUIT)
+
+    assert "paused: RE.resume() goes on" in notebook.run("timescan 0.3 0 3", press)
+    shown = notebook.run("RE.resume()")
+    assert "|         3 |" in shown, shown
 
 
 def test_the_stop_button_ends_a_plan_in_good_order(notebook):

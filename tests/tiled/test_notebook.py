@@ -56,7 +56,7 @@ def test_the_notebook_runs_from_top_to_bottom(served, tmp_path, monkeypatch):
         monkeypatch.setenv(f"TILED_{name}", value)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
-    notebook = nbformat.read(ROOT / "notebooks" / "tiled_client.ipynb", as_version=4)
+    notebook = nbformat.read(ROOT / "notebooks" / "18-tiled-client.ipynb", as_version=4)
     client = NotebookClient(
         notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
     )
