@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
@@ -41,6 +42,14 @@ def _parser() -> argparse.ArgumentParser:
     text = "one archive for a bug report: log tails, versions, configuration, the doctor's lines; secrets removed"
     report_bug = _takes_config(commands.add_parser("report-bug", help=text, description=f"{text}; nothing is sent"))
     report_bug.add_argument("--to", metavar="FILE", type=Path, help="the .tar.gz, or a directory for it (default: .)")
+    text = "make a directory for a beamline of your own: the two YAML files, a plan, a test, a README"
+    new = commands.add_parser("new", help=text, description=text)
+    new.add_argument("name", metavar="NAME", type=Path, help="the beamline's name, or a path that ends in it")
+    text = "Jupyter on this configuration, in this directory"
+    notebook = _takes_config(commands.add_parser("notebook", help=text, description=text))
+    notebook.add_argument("directory", metavar="DIR", type=Path, nargs="?", default=Path(), help="(default: here)")
+    notebook.add_argument("--no-browser", action="store_true", help="only print the address")
+    notebook.add_argument("--port", type=int, metavar="PORT", help="TCP port (default: 8888, or the next one free)")
     _add_runs(commands)
     _add_export(commands)
     _add_catalog(commands)
@@ -50,7 +59,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _takes_config(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    command.add_argument("--config", metavar="FILE", help="iconfig.yml (default: $INSTRUMENT_CONFIG, then our own)")
+    command.add_argument(
+        "--config", metavar="FILE", help="iconfig.yml (default: $INSTRUMENT_CONFIG, else the one here, else our own)"
+    )
     return command
 
 
@@ -150,6 +161,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever read what is printed has gone: `instrument runs | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 def _session(options: argparse.Namespace) -> int:
@@ -191,6 +205,19 @@ def _report_bug(options: argparse.Namespace) -> int:
         )
         return 1
     return 0
+
+
+def _new(options: argparse.Namespace) -> int:
+    from instrument import new_beamline
+
+    print(new_beamline.create(options.name))
+    return 0
+
+
+def _notebook(options: argparse.Namespace) -> int:
+    from instrument import notebook
+
+    return notebook.run(options.directory, config=options.config, browser=not options.no_browser, port=options.port)
 
 
 def _journal(options: argparse.Namespace) -> tuple[DataDirectory, RunIndex]:
@@ -297,6 +324,8 @@ COMMANDS = {
     "check": _check,
     "doctor": _doctor,
     "report-bug": _report_bug,
+    "new": _new,
+    "notebook": _notebook,
     "runs": _runs,
     "export": _export,
     "catalog": _catalog,

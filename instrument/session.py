@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from instrument.config import Config, load
+from instrument.config import Config, load, own_code
 from instrument.config.errors import ConfigError, UserError
 from instrument.config.names import LOGGER_NAME
 from instrument.framework.image_roots import ImageRoots
@@ -332,6 +332,7 @@ class Session:
         from instrument.framework.channel_access import silence_libca
 
         silence_libca()
+        self._load_code({*reserved, *(spec.name for spec in self.config.devices)})
         self.devices = registry.build(self.config.devices, reserved)
         for device in self.devices.values():
             if hasattr(type(device), "use_data_directory"):
@@ -352,6 +353,18 @@ class Session:
         self.sd = SupplementalData(baseline=self.devices.baseline, usable=self.health.usable)
         self.RE.preprocessors.append(self.sd)
         self._open_suspenders()
+
+    def _load_code(self, taken: set[str]) -> None:
+        """The user's own files; one that can't be imported is told, and is no reason not to start."""
+        loaded = own_code.load(self.config.code)
+        for problem in loaded.problems:
+            logger.warning("%s", problem)
+            self.last_error.keep(loaded.errors[problem.file])
+        for name in sorted(loaded.names.keys() & taken):
+            logger.warning(
+                "%s.%s is not at the prompt, which has another %s", loaded.names[name].__module__, name, name
+            )
+        self.code = {name: value for name, value in loaded.names.items() if name not in taken}
 
     def _open_suspenders(self) -> None:
         """What holds runs while something is wrong, off unless iconfig.yml says otherwise."""
@@ -457,7 +470,7 @@ class Session:
         names["SnapshotReport"] = SnapshotReport
         names |= self.plans | self.devices
         names |= registry.shortcuts(self.devices, self.config.shortcuts)
-        return names
+        return self.code | names
 
     # --- at work
 

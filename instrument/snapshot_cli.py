@@ -82,7 +82,9 @@ def parser() -> argparse.ArgumentParser:
     output = made.add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="print JSON instead of the report")
     output.add_argument("--quiet", "-q", action="store_true", help="print nothing but the uid")
-    made.add_argument("--config", metavar="FILE", help="iconfig.yml (default: $INSTRUMENT_CONFIG, then our own)")
+    made.add_argument(
+        "--config", metavar="FILE", help="iconfig.yml (default: $INSTRUMENT_CONFIG, else the one here, else our own)"
+    )
     return made
 
 

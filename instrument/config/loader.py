@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from instrument.config import documents
+from instrument.config import documents, own_code
 from instrument.config.documents import Document, Location
 from instrument.config.errors import ConfigError, Problem, nearest
 from instrument.config.models import Config, DeviceSpec, SessionFile
@@ -28,11 +28,12 @@ DeviceCheck = Callable[[Sequence[DeviceSpec]], Iterable[Problem]]
 
 
 def find(path: Path | str | None = None) -> Path:
-    """The iconfig.yml to read: the argument, else $INSTRUMENT_CONFIG, else the package's own.
+    """The iconfig.yml to read: the argument, else $INSTRUMENT_CONFIG, else the one here, else the package's own.
 
     A directory stands for the iconfig.yml in it.
     """
-    chosen = Path(path or os.environ.get(ENVIRONMENT_VARIABLE) or PACKAGED).expanduser()
+    here = Path.cwd() / "iconfig.yml"
+    chosen = Path(path or os.environ.get(ENVIRONMENT_VARIABLE) or (here if here.is_file() else PACKAGED)).expanduser()
     return chosen / "iconfig.yml" if chosen.is_dir() else chosen
 
 
@@ -75,6 +76,8 @@ def load(
             specs += _device_specs(devices, specs)
             problems += devices.problems
 
+    code = [file.parent / name for name in settings.code] if settings is not None else []
+    problems += _code_problems(document, code)
     problems += _shortcut_problems(document, specs, exported_names)
     problems += [taken(spec) for spec in specs if spec.name in exported_names]
     if settings is not None:
@@ -85,11 +88,13 @@ def load(
         }
         specs = [_with_prefixes(spec, served) for spec in specs]
     if check_devices is not None:
+        if code and not problems:
+            problems += own_code.load(code).problems  # devices.yml may name their classes
         problems += check_devices(specs)
     if problems or settings is None:
         raise ConfigError(problems)
-    values = {name: getattr(settings, name) for name in SessionFile.model_fields if name != "devices"}
-    return Config(**values, file=file, device_files=tuple(device_files), devices=tuple(specs))
+    values = {name: getattr(settings, name) for name in SessionFile.model_fields if name not in {"devices", "code"}}
+    return Config(**values, file=file, device_files=tuple(device_files), code=tuple(code), devices=tuple(specs))
 
 
 # --- iconfig.yml -----------------------------------------------------------------------------------------------------
@@ -154,6 +159,21 @@ def _device_file_names(document: Document, settings: SessionFile | None) -> list
         return []
     named = document.content.get("devices", SessionFile.model_fields["devices"].default)
     return [name for name in named if isinstance(name, str)] if isinstance(named, (list, tuple)) else []
+
+
+def _code_problems(document: Document, code: Sequence[Path]) -> list[Problem]:
+    """The user's Python files must be there, and have names that can be imported."""
+    problems = []
+    for index, path in enumerate(code):
+        line = document.line(("code", index))
+        if not path.is_file():
+            suggestion = nearest(path.name, [found.name for found in path.parent.glob("*.py")])
+            problems.append(Problem(document.file, line, "code", f"there is no file {path.name!r}", suggestion))
+        elif path.suffix != ".py":
+            problems.append(Problem(document.file, line, "code", f"{path.name!r} must end in .py"))
+        elif reason := unusable(path.stem):
+            problems.append(Problem(document.file, line, "code", reason))
+    return problems
 
 
 def _shortcut_problems(

@@ -278,6 +278,11 @@ class SessionFile(_Settings):
     devices: Annotated[tuple[str, ...], Field(strict=False)] = Field(
         default=("devices.yml",), description="device files, relative to this one"
     )
+    code: Annotated[tuple[str, ...], Field(strict=False)] = Field(
+        default=(),
+        description="Python files of your own, relative to this one: their plans and functions are at the prompt, "
+        "and devices.yml may name their classes",
+    )
 
 
 class DeviceSpec(Model):
@@ -315,4 +320,5 @@ class Config(_Settings):
 
     file: Path = Field(description="the iconfig.yml that was read")
     device_files: tuple[Path, ...] = Field(description="the device files that were read")
+    code: tuple[Path, ...] = Field(default=(), description="the user's own Python files")
     devices: tuple[DeviceSpec, ...] = Field(description="every device, disabled ones included, in file order")

@@ -40,8 +40,9 @@ def examine(path: Path | str | None) -> tuple[Config | None, list[Finding]]:
     except ImportError as error:
         text = f"not looked at, since {error.name or error} can't be imported"
         return None, [Finding("config", "wrong", text, "install what is missing, see packages")]
-    chosen = "--config" if path else "$INSTRUMENT_CONFIG" if os.environ.get("INSTRUMENT_CONFIG") else "our own"
     file = find(path)
+    here = "this directory's" if file.parent == Path.cwd() else "our own"
+    chosen = "--config" if path else "$INSTRUMENT_CONFIG" if os.environ.get("INSTRUMENT_CONFIG") else here
     try:
         config = checked(path)
     except UserError as error:
