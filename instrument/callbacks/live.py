@@ -294,7 +294,7 @@ class BestEffort:
         if name not in self._stream_names_seen:
             self._stream_names_seen.add(name)
             if self._table_enabled:
-                print(f"New stream: {name!r}")
+                screen.tell(f"New stream: {name!r}")
         hinted = _hinted_fields(doc)
         if name == "primary" and self._named_by_motors:
             self._named_by_motors = False

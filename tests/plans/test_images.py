@@ -49,6 +49,7 @@ def test_databroker_gives_the_frames_lazily(session):
     (path,) = (session.directory / ".data" / "images").rglob("*.h5")
     with h5py.File(path) as file:
         assert frames == [int(frame.sum()) for frame in file["entry/data/data"][()]]
+    assert len(set(frames)) == 5  # each has noise of its own
 
 
 def test_the_peak_of_an_image_is_where_the_camera_has_it(session):
@@ -62,6 +63,8 @@ def test_the_peak_of_an_image_is_where_the_camera_has_it(session):
     found = re.search(r"peak of adsimdet at x = ([\d.]+), y = ([\d.]+)", shown)
     assert found is not None, shown
     assert (float(found[1]), float(found[2])) == pytest.approx((x, y), abs=4)
+    kept = numbers(session, "(adsimdet.located_peak.x, adsimdet.located_peak.y)")
+    assert kept == pytest.approx((float(found[1]), float(found[2])), abs=0.05)
 
 
 def test_show_image_saves_a_picture_where_there_is_no_screen(session):
