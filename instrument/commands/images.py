@@ -59,7 +59,7 @@ class ImageCommands:
         Raises:
             UserError: There is no such image, its file is missing, or the picture can't be written.
         """
-        found, image = self._image(run, point, frame, stream)
+        found, image, point, frame = self._image(run, point, frame, stream)
         start = found.metadata["start"]
         title = f"scan {start.get('scan_id')}, {start.get('plan_name')}, {stream}, point {point}"
         if frame:
@@ -102,13 +102,14 @@ class ImageCommands:
         """
         from instrument.framework import pictures
 
-        found, image = self._image(run, point, frame, stream)
+        found, image, *_ = self._image(run, point, frame, stream)
         try:
             return pictures.image_peak(image)
         except ValueError as error:
             raise UserError(f"scan {found.metadata['start'].get('scan_id')}, point {point}: {error}") from error
 
-    def _image(self, run: Any, point: int, frame: int, stream: str) -> tuple[Any, Image]:
+    def _image(self, run: Any, point: int, frame: int, stream: str) -> tuple[Any, Image, int, int]:
+        """The run, an image of it, and which it is, counted from 0 also where -1 was asked for."""
         from instrument.framework import pictures
 
         found, column = self._frames(run, stream)
@@ -117,9 +118,10 @@ class ImageCommands:
             if not -count <= number < count:
                 raise UserError(f"{label} has {count} {name}{'' if count == 1 else 's'}: there is no {name} {number}")
         try:
-            return found, pictures.plane(column[point, frame].values)
+            image = pictures.plane(column[point, frame].values)
         except (OSError, ValueError) as error:
             raise UserError(f"{label}, point {point}: the image can't be read ({error})") from error
+        return found, image, point % column.shape[0], frame % column.shape[1]
 
     def _frames(self, run: Any, stream: str) -> tuple[Any, Any]:
         """The run, and its images as an array of dask of shape (point, frame, y, x)."""

@@ -246,15 +246,14 @@ class _Filler(event_model.Filler):
 
     def get_handler(self, resource: Any) -> Any:
         roots = self.root_map if isinstance(self.root_map, ImageRoots) else ImageRoots(self.root_map)
-        root = str(resource.get("root") or "")
-        if root not in roots:  # else the base class puts what root_map says
-            resource = {**resource, "root": roots.of(resource)}
+        # With the dot it is no key of root_map, in which the base class looks again.
+        there: Any = {**resource, "root": f"{roots.of(resource)}/."}
         try:
-            return super().get_handler(resource)
+            return super().get_handler(there)
         except event_model.UndefinedAssetSpecification:
             raise UserError(f"nothing installed reads files of spec {resource['spec']}") from None
         except event_model.EventModelError as error:
-            path = roots.path_of(resource)
+            path, root = roots.path_of(resource), resource.get("root", "/")
             reason = "is missing" if not path.exists() else f"can't be read ({_cause(error)})"
             raise UserError(
                 f"image file {path} {reason}: if files moved, tell where {root} is now by `root_map` in iconfig.yml"

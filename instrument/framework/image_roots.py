@@ -29,15 +29,15 @@ class ImageRoots(dict[str, str]):
         return True
 
     def of(self, resource: Mapping[str, Any]) -> str:
-        """The root of a resource document's file now; that of the document if the file is nowhere."""
+        """The root of a resource document's file now; if it is nowhere, where it should be."""
         root = str(resource.get("root") or "/")
-        for before, now in self.items():
-            if root.rstrip("/") == before.rstrip("/"):
-                return now
-        if self.data is None or _is_there(root, resource):
-            return root
-        places = unpacked(self.data).get(root, [])
-        return next((place for place in places if _is_there(place, resource)), root)
+        moved = [now for before, now in self.items() if root.rstrip("/") == before.rstrip("/")]
+        # Older files may have moved while newer ones are where they were written.
+        places = [*moved, root]
+        found = next((place for place in places if _is_there(place, resource)), None)
+        if found is None and self.data is not None:
+            found = next((place for place in unpacked(self.data).get(root, []) if _is_there(place, resource)), None)
+        return places[0] if found is None else found
 
     def path_of(self, resource: Mapping[str, Any]) -> Path:
         """Where the file of a resource document is now."""
