@@ -20,7 +20,17 @@ from typing import TYPE_CHECKING, Any
 
 from instrument.config.errors import UserError, nearest
 from instrument.framework.runs import moment
-from instrument.tiled.connection import CATALOG_SPEC, Server, catalog_of, get, node_of, pages, plain, told
+from instrument.tiled.connection import (
+    CATALOG_SPEC,
+    UNCOUNTED,
+    Server,
+    catalog_of,
+    get,
+    node_of,
+    pages,
+    plain,
+    told,
+)
 from instrument.tiled.places import need_tiled
 
 if TYPE_CHECKING:
@@ -145,11 +155,7 @@ class Catalog:
             if found is None:
                 raise TiledQuestionError(f"there is no run with scan_id {name} in {self.name!r}")
             return found
-        from tiled.queries import Like
-
-        escaped = str(name).replace("%", "").replace("_", "")
-        several = Runs(self, [Like("start.uid", f"{escaped}%")])
-        runs = list(several.first(2))
+        runs = list(Runs(self, [_partial_uid(self, str(name))]).first(2))
         if len(runs) != 1:
             told_ = "several runs have" if runs else "no run has"
             raise TiledQuestionError(f"{told_} a uid that begins with {name!r} in {self.name!r}")
@@ -264,16 +270,17 @@ class Runs:
 
     def first(self, num: int | None, *, newest: bool = True) -> Iterator[Run]:
         """So many of them, the newest (or the oldest) first."""
-        parameters = self._parameters({"select_metadata": _SELECT, "sort": "-start.time" if newest else "start.time"})
+        wanted = {"fields": "metadata", "select_metadata": _SELECT, "sort": "-start.time" if newest else "start.time"}
+        parameters = self._parameters(wanted)
         with told(self._catalog.url):
             for item in pages(self._catalog.client, parameters, limit=num):
                 yield self._run(item)
 
     def newest(self, back: int = 0) -> Run | None:
         """The last one, or that so many places before it; None if there is none."""
-        parameters = {"page[offset]": str(back), "page[limit]": "1", "sort": "-start.time", "select_metadata": _SELECT}
+        parameters = {"page[offset]": str(back), "page[limit]": "1", "sort": "-start.time", "fields": "metadata"}
         with told(self._catalog.url):
-            items = self._page(parameters)["data"]
+            items = self._page({**parameters, "select_metadata": _SELECT, **dict(UNCOUNTED)})["data"]
         return self._run(items[0]) if items else None
 
     def oldest(self) -> Run | None:
@@ -444,6 +451,17 @@ class Run:
         if found is None:
             raise TiledQuestionError(f"{self!r} has no stream {name!r}: {', '.join(self.streams) or 'it has none'}")
         return plain(found)
+
+
+def _partial_uid(catalog: Catalog, beginning: str) -> Any:
+    """By an index where the server has one."""
+    if "partial_uid" in catalog.root.context.server_info.queries:
+        from bluesky_tiled_plugins.queries import PartialUID
+
+        return PartialUID(beginning)
+    from tiled.queries import Like
+
+    return Like("start.uid", f"{beginning.replace('%', '').replace('_', '')}%")
 
 
 def _frame(shape: tuple[int, ...], number: int, run: Run) -> tuple[int, ...]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import httpx
 
 PAGE = 300  # the most that Tiled gives at once
+UNCOUNTED = [("count", "false"), ("omit_links", "true")]  # the first is ours; stock Tiled takes no notice of it
 CATALOG_SPEC = ("CatalogOfBlueskyRuns", "3.0")
 
 
@@ -178,19 +179,19 @@ def plain(node: Any) -> Any:
 
 
 def pages(node: Any, parameters: Any, *, limit: int | None = None) -> Iterator[dict[str, Any]]:
-    """The items of a search, page by page, with only what is asked for."""
+    """The items of a search, page by page, with only what is asked for, and uncounted."""
     size = PAGE if limit is None else min(limit, PAGE)
-    wanted = [*(parameters.items() if isinstance(parameters, dict) else parameters), ("page[limit]", str(size))]
-    link: str | None = f"{node.item['links']['search']}?{urlencode(wanted)}"
+    asked = [*(parameters.items() if isinstance(parameters, dict) else parameters), *UNCOUNTED]
+    link: str | None = f"{node.item['links']['search']}?{urlencode({'page[limit]': size})}"
     taken = 0
     while link is not None:
-        content = get(node, link).json()
+        content = get(node, f"{link}&{urlencode(asked)}").json()  # Tiled's link to the next page leaves all this out
         for item in content["data"]:
             yield item
             taken += 1
             if limit is not None and taken >= limit:
                 return
-        link = content["links"]["next"]
+        link = content["links"]["next"] if len(content["data"]) == size else None
 
 
 def get(node: Any, link: str, **keywords: Any) -> httpx.Response:

@@ -85,6 +85,19 @@ def prepare(uri: str) -> None:
         ) from error
 
 
+def add_indexes(uri: str) -> str | None:
+    """Add our indexes to the catalog's tables, where they are not there.
+
+    Returns:
+        Why not, in one line; the server then answers more slowly.
+    """
+    try:
+        asyncio.run(_add_indexes(uri))
+    except Exception as error:  # the drivers' own
+        return f"{public(uri)}: no index can be added, questions take longer: {_first_line(error)}"
+    return None
+
+
 def tables_uri(uri: str, directory: TiledDirectory) -> str:
     """Where the events' columns go: with the catalog in PostgreSQL, else a file beside it."""
     return uri if uri.startswith("postgresql") else f"sqlite:///{directory.tables}"
@@ -155,6 +168,14 @@ async def _initialize(uri: str) -> None:
                 return ("SELECT 1" if statement == "create extension btree_gin;" else statement), parameters
 
         await initialize_database(engine)
+
+
+async def _add_indexes(uri: str) -> None:
+    from instrument.tiled.indexes import STATEMENTS
+
+    async with _engine(uri) as engine, engine.begin() as connection:
+        for statement in STATEMENTS[engine.dialect.name]:
+            await connection.exec_driver_sql(statement)
 
 
 class _engine:  # noqa: N801  used as a function

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from instrument.config.errors import UserError, nearest
 from instrument.framework.imports import without_garbage_collection
 from instrument.tiled.connection import CATALOG_SPEC
 from instrument.tiled.database import (
+    add_indexes,
     embedded_postgresql,
     prepare,
     public,
@@ -88,6 +90,8 @@ def serve(settings: Settings, *, tell: Callable[[str], None] = print, began: flo
         if settings.embedded:
             uri = ending.enter_context(embedded_postgresql(settings.directory.postgresql))
         prepare(uri)
+        if problem := add_indexes(uri):
+            tell(problem)
         tree = make_tree(settings, uri)
         app = make_app(settings, tree, write=write, read=read)
         asyncio.run(_serve(app, tree, settings, uri, listening, tell, began))
@@ -187,12 +191,14 @@ def make_app(settings: Settings, tree: Any, *, write: str, read: str) -> Any:
     from tiled.config import Authentication
     from tiled.server.app import build_app
 
-    from instrument.tiled import translations
+    from instrument.tiled import indexes, translations
     from instrument.tiled.access import add_read_key, remember_dependencies
     from instrument.tiled.whole_runs import router as whole_runs
 
     logging.getLogger("tiled.server.app").setLevel(logging.WARNING)  # its import has set it to INFO
     translations.register()
+    indexes.sort_by_index()
+    count_when_asked()
     app = build_app(
         tree,
         Authentication(single_user_api_key=write, allow_anonymous_access=settings.public_read),
@@ -203,6 +209,7 @@ def make_app(settings: Settings, tree: Any, *, write: str, read: str) -> Any:
     remember_dependencies()
     add_read_key(app, read)
     app.add_middleware(RefuseUnknownFilters)
+    app.add_middleware(CountWhenAsked)
     return app
 
 
@@ -243,6 +250,36 @@ async def _make_catalog(tree: Any, name: str) -> None:
         return
     if not any(spec.name == CATALOG_SPEC[0] for spec in found.specs):
         raise UserError(f"{name!r} in the database is no catalog of runs: name another one (tiled: catalog:)")
+
+
+_counted: ContextVar[bool] = ContextVar("counted", default=True)
+
+
+class CountWhenAsked:
+    """`count=false`: a page of a search is not held up by counting all that match, which a client seldom asks."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Callable[[Any], Awaitable[None]]) -> None:
+        """Take note of what is asked, then go on."""
+        token = _counted.set(b"count=false" not in scope.get("query_string", b"").split(b"&"))
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            _counted.reset(token)
+
+
+def count_when_asked() -> None:
+    """Make Tiled leave out the count of a search that says `count=false`: there is always a next page, then."""
+    from tiled.server import core
+
+    count = core.len_or_approx
+
+    async def len_or_approx(tree: Any, exact: bool = False, threshold: int = 5000) -> int:
+        return await count(tree, exact=exact, threshold=threshold) if _counted.get() else _COUNTED
+
+    core.len_or_approx = len_or_approx
 
 
 class RefuseUnknownFilters:

@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import json
+import operator
 import re
 from collections.abc import Callable
+from functools import partial
+from re import _constants as re_constants  # type: ignore[attr-defined]  there is no public parser
+from re import _parser as re_parser  # type: ignore[attr-defined]
 from typing import Any
 
 from bluesky_tiled_plugins import queries as bluesky
 from sqlalchemy import String, and_, cast, column, func, literal, or_, select, text, true, type_coerce
 from sqlalchemy.dialects.postgresql import JSONPATH
+from tiled.catalog import adapter as tiled_catalog
 from tiled.catalog import orm
 from tiled.catalog.adapter import CatalogNodeAdapter
-from tiled.queries import QueryValueError, Regex
+from tiled.queries import Comparison, Eq, FullText, Operator, QueryValueError, Regex
 
+from instrument.tiled.indexes import INDEXED, scan_id, start_time
 from instrument.tiled.queries import REGEX, Loose
 
 # uids would match every short word of the letters a to f; notes are the writer's
 _LEFT_OUT = (("start", "uid"), ("stop", "uid"), ("stop", "run_start"), ("notes",))
 _METADATA = orm.Node.metadata_
+_LIKE = re.compile(r"[%_/]")
 _UNESCAPED = re.compile(r"[ !#-\[\]-~]+")  # stands in JSON as it is
 
 
 def register() -> None:
-    """Make the server answer these queries."""
+    """Make the server answer these queries, and those of its own by an index that would not use one."""
+    CatalogNodeAdapter.register_query(Comparison, _or_stock(_compared, tiled_catalog.comparison))
+    CatalogNodeAdapter.register_query(Eq, _or_stock(_equal, partial(tiled_catalog.binary_op, operation=operator.eq)))
+    CatalogNodeAdapter.register_query(FullText, _or_stock(_full_text, tiled_catalog.full_text))
     for query, condition in (
         (Loose, _loose),
         (Regex, _regex),
@@ -37,17 +47,57 @@ def register() -> None:
 
 def _narrowing(condition: Callable[[Any, bool], Any]) -> Callable[[Any, Any], Any]:
     def narrow(query: Any, tree: Any) -> Any:
-        sqlite = tree.context.engine.dialect.name == "sqlite"
-        return tree.new_variation(conditions=[*tree.conditions, condition(query, sqlite)])
+        return tree.new_variation(conditions=[*tree.conditions, condition(query, _is_sqlite(tree))])
 
     return narrow
 
 
+def _or_stock(condition: Callable[[Any, bool], Any], stock: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    def narrow(query: Any, tree: Any) -> Any:
+        found = condition(query, _is_sqlite(tree))
+        return stock(query, tree) if found is None else tree.new_variation(conditions=[*tree.conditions, found])
+
+    return narrow
+
+
+def _is_sqlite(tree: Any) -> bool:
+    return tree.context.engine.dialect.name == "sqlite"
+
+
 def _at(key: str) -> Any:
-    value = _METADATA
-    for part in key.split("."):
-        value = value[part]
-    return value
+    return _METADATA[key.split(".")]
+
+
+# -- Tiled's own, by an index ----------------------------------------------------------------------------------------
+
+
+def _compared(query: Comparison, sqlite: bool) -> Any:
+    if query.key not in INDEXED or not _is_number(query.value):
+        return None
+    compare = {Operator.lt: operator.lt, Operator.le: operator.le, Operator.gt: operator.gt, Operator.ge: operator.ge}
+    return compare[query.operator](INDEXED[query.key](), _number(query.value, sqlite))
+
+
+def _equal(query: Eq, sqlite: bool) -> Any:
+    if query.key not in INDEXED or not _is_number(query.value):
+        return None
+    return INDEXED[query.key]() == _number(query.value, sqlite)
+
+
+def _full_text(query: FullText, sqlite: bool) -> Any:
+    """Tiled joins the index of words to the runs, and SQLite then asks it once for each run."""
+    if not sqlite:
+        return None
+    words = orm.metadata_fts5.c
+    return orm.Node.id.in_(select(words.rowid).where(words.metadata.match(query.text)))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _number(value: float, sqlite: bool) -> Any:
+    return value if sqlite else type_coerce(value, _METADATA.type)
 
 
 # -- loose matches ---------------------------------------------------------------------------------------------------
@@ -84,21 +134,45 @@ def _anywhere(query: Loose, pattern: str, sqlite: bool) -> Any:
         flags = ("" if query.case_sensitive else "i") + ("" if query.how == REGEX else "q")
         path = f'$.** ? (@.type() == "string" && @ like_regex {json.dumps(pattern)} flag "{flags}")'
         found = func.jsonb_path_exists(document, cast(cast(path, String), JSONPATH))
-        if query.how == REGEX or not _UNESCAPED.fullmatch(pattern):
-            return found
-        whole = cast(_METADATA, String)  # looked through first: quicker than taking all of it apart
-        contains = whole.contains if query.case_sensitive else whole.icontains
-        return and_(contains(pattern, autoescape=True), found)
+        return and_(_looked_through(query, pattern, sqlite), found)
     document = func.json_remove(_METADATA, *("$." + ".".join(path) for path in _LEFT_OUT))
     tree = func.json_tree(document).table_valued(column("atom", String), column("type", String), name="tree")
     found = (
         select(literal(1)).select_from(tree).where(tree.c.type == "text", _in_value(tree.c.atom, query, pattern, True))
     )
-    exists = found.correlate(orm.Node).exists()
-    if query.how == REGEX or not _UNESCAPED.fullmatch(pattern):
-        return exists
-    # looking through the whole text first takes a tenth of the time of taking all of it apart
-    return and_(type_coerce(_METADATA, String).contains(pattern, autoescape=True), exists)
+    return and_(_looked_through(query, pattern, sqlite), found.correlate(orm.Node).exists())
+
+
+def _looked_through(query: Loose, pattern: str, sqlite: bool) -> Any:
+    """What must be somewhere in the text of all metadata: looking for it takes a tenth of taking the text apart."""
+    part = certain_text(pattern) if query.how == REGEX else pattern
+    found = max(_UNESCAPED.findall(part), key=len, default="")
+    if not found:
+        return true()
+    if sqlite:  # whose LIKE takes capital letters and others for the same
+        return type_coerce(_METADATA, String).contains(found, autoescape=True)
+    escaped = _LIKE.sub(r"/\g<0>", found)
+    return cast(_METADATA, String).ilike(f"%{escaped}%", escape="/")
+
+
+def certain_text(pattern: str) -> str:
+    """The longest text that is in whatever a regular expression matches."""
+    runs = [""]
+
+    def look(parsed: Any) -> None:
+        for kind, value in parsed:
+            if kind is re_constants.LITERAL:
+                runs[-1] += chr(value)
+            elif kind is re_constants.SUBPATTERN:
+                look(value[-1])
+            elif kind is not re_constants.AT:  # the beginning, the end, the edge of a word are no text
+                runs.append("")
+                if kind in {re_constants.MAX_REPEAT, re_constants.MIN_REPEAT} and value[0] > 0:
+                    look(value[-1])
+                    runs.append("")
+
+    look(re_parser.parse(pattern))
+    return max(runs, key=len)
 
 
 def _regex(query: Regex, sqlite: bool) -> Any:
@@ -115,24 +189,22 @@ def _regex(query: Regex, sqlite: bool) -> Any:
 
 
 def _time_range(query: bluesky.TimeRange, sqlite: bool) -> Any:
-    time = _at("start.time").as_float()
     conditions = [true()]
     if query.since is not None:
-        conditions.append(time >= query.since)
+        conditions.append(start_time() >= _number(query.since, sqlite))
     if query.until is not None:
-        conditions.append(time < query.until)
+        conditions.append(start_time() < _number(query.until, sqlite))
     return and_(*conditions)
 
 
 def _scan_id(query: Any, sqlite: bool) -> Any:
     _need_all(query)
-    return _at("start.scan_id").as_integer().in_(query.scan_ids)
+    return or_(*(scan_id() == _number(number, sqlite) for number in query.scan_ids))
 
 
 def _scan_id_range(query: bluesky.ScanIDRange, sqlite: bool) -> Any:
     _need_all(query)
-    number = _at("start.scan_id").as_integer()
-    return and_(number >= query.start_id, number < query.end_id)
+    return and_(scan_id() >= _number(query.start_id, sqlite), scan_id() < _number(query.end_id, sqlite))
 
 
 def _need_all(query: Any) -> None:
@@ -142,4 +214,7 @@ def _need_all(query: Any) -> None:
 
 
 def _partial_uid(query: Any, sqlite: bool) -> Any:
-    return or_(*(orm.Node.key.startswith(uid, autoescape=True) for uid in query.partial_uids))
+    key = orm.Node.key
+    if sqlite:  # its LIKE uses no index
+        return or_(*(and_(key >= uid, key < f"{uid}\uffff") for uid in query.partial_uids))
+    return or_(*(key.startswith(uid, autoescape=True) for uid in query.partial_uids))

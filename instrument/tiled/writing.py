@@ -109,7 +109,7 @@ class TiledConsumer:
         """The runs that the catalog has, and of each whether it is whole."""
         catalog, _ = self.nodes()
         with told(self._server.address()):
-            found = pages(catalog, {"select_metadata": "{stop: stop.uid}"})
+            found = pages(catalog, {"fields": "metadata", "select_metadata": "{stop: stop.uid}"})
             return {item["id"]: bool(item["attributes"]["metadata"]["selected"]["stop"]) for item in found}
 
     def nodes(self) -> tuple[Any, Any]:

@@ -9,6 +9,7 @@ import requests
 from instrument import tiled_client
 from instrument.config.errors import UserError
 from instrument.framework.runfiles import RunFile
+from instrument.tiled import connection
 from instrument.tiled.connection import Server as Connection
 from instrument.tiled.writing import TiledConsumer
 
@@ -87,6 +88,25 @@ def test_found_by_the_server(questions, question, expected):
     runs = questions.catalog.runs(**question)
     assert kinds(runs) == expected.split()
     assert len(runs) == len(expected.split())
+
+
+@pytest.mark.parametrize(
+    ("pattern", "certain"),
+    [
+        (r"^lysozyme \d+0$", "lysozyme "),
+        (r"(rel_)?scan", "scan"),
+        (r"(rel_)+scan", "rel_"),
+        ("scan|count", ""),
+        (r"a(bc)d\b", "abcd"),
+        (r"[Ss]ilver (beh|stear)", "ilver "),
+        (r"x{0,3}(?!yes)no", "no"),
+        (r"\d+%", "%"),
+    ],
+)
+def test_what_is_certain_of_a_regular_expression(pattern, certain):
+    from instrument.tiled.translations import certain_text
+
+    assert certain_text(pattern) == certain
 
 
 def test_dates_are_of_the_time_zone_that_is_asked_for(questions):
@@ -183,14 +203,16 @@ def test_a_regular_expression_that_is_none_is_told(questions):
     assert "no regular expression" in answer.json()["detail"]
 
 
-def test_more_than_a_hundred_are_counted(server):
+def test_more_than_a_hundred_are_counted_and_read_page_by_page(sqlite_server, monkeypatch):
     """Stock Tiled says 101 for whatever is more than 100."""
-    consumer = TiledConsumer(Connection(server.files), "counted")
+    consumer = TiledConsumer(Connection(sqlite_server.files), "counted")
     catalog, _ = consumer.nodes()
     for number in range(103):
         catalog.create_container(f"run-{number}", metadata={"start": {"uid": f"run-{number}", "time": EPOCH + number}})
     consumer.close()
-    cat = tiled_client.connect(server.url, api_key=server.read_key, catalog="counted")
+    cat = tiled_client.connect(sqlite_server.url, api_key=sqlite_server.read_key, catalog="counted")
     assert len(cat) == 103
     assert len(cat.runs(since=EPOCH + 1)) == 102
-    assert server.get("search/counted", server.read_key).json()["meta"]["count"] == 103
+    assert sqlite_server.get("search/counted", sqlite_server.read_key).json()["meta"]["count"] == 103
+    monkeypatch.setattr(connection, "PAGE", 34)
+    assert cat.runs(since=EPOCH + 1).uids() == [f"run-{number}" for number in range(102, 0, -1)]
