@@ -278,6 +278,7 @@ class Session:
         from instrument.callbacks.live import BestEffort
         from instrument.callbacks.outbox import Outbox
         from instrument.callbacks.progress import Progress
+        from instrument.callbacks.text_plot import TextPlots
         from instrument.callbacks.windows import Windows
         from instrument.framework.catalog import open_catalog
         from instrument.framework.engine import RunEngine, during_task
@@ -301,6 +302,7 @@ class Session:
             logger.warning("%s", line)
         self.importer = Importer(BEHIND_THE_PROMPT, busy=lambda: self.RE.state != "idle")
         self.bec = BestEffort(windows=Windows(pyplot=lambda: self.importer.need("matplotlib.pyplot")))
+        self.bec.text_plots = TextPlots()
         self.bec.disable_baseline()  # some dozens of lines at the start and end of each run
         if not self.config.live.table:
             self.bec.disable_table()
@@ -478,6 +480,8 @@ class Session:
         """What the main thread does while a plan runs."""
         self.bec.draw()
         self.progress.draw(running=self.RE.state == "running")
+        if self.RE.state == "paused":
+            self.bec.show_so_far()
 
     def _device_changed(self, state: DeviceState) -> None:
         """Fail what a plan waits for on a device that went offline."""

@@ -20,6 +20,7 @@ import numpy as np
 from bluesky.callbacks.core import LiveTable
 
 from instrument.callbacks.peaks import PeakResults
+from instrument.callbacks.text_plot import TextPlots
 from instrument.callbacks.windows import Windows
 from instrument.config.errors import UserError
 from instrument.config.names import LOGGER_NAME
@@ -126,6 +127,7 @@ class Series:
     statistics: dict[str, PeakStatistics] = field(default_factory=dict)
     ended: bool = False  # there are no more points to come
     finished: bool = False  # and all of them, and the marks, are drawn
+    slot: screen.Slot | None = None  # where a notebook shows the plot
 
     def __post_init__(self) -> None:
         self.measured = self.measured or self.signals
@@ -147,6 +149,24 @@ class Series:
         """The complete points of some columns, as numbers; what is none is NaN."""
         count = self.count
         return [_numbers(self.columns[name][:count]) for name in names]
+
+    @property
+    def clearest(self) -> str:
+        """The signal that shows the clearest peak; of those without one, the one that changes most."""
+
+        def clearness(name: str) -> tuple[float, float]:
+            (values,) = self.arrays(name)
+            values = values[np.isfinite(values)]
+            size = float(np.max(np.abs(values))) if values.size else 0.0
+            change = float(np.ptp(values)) / size if size else 0.0
+            found = self.statistics.get(name)
+            if found is None or not found.found or found.height is None:
+                return -1.0, change
+            # Of few points the noise is not known; a peak is then judged by its height against its background.
+            scatter = 0.02 * size if found.noise is None else found.noise
+            return abs(found.height) / max(scatter, 1e-6 * abs(found.height)), change
+
+        return max(self.signals, key=clearness)
 
     @property
     def wants_drawing(self) -> bool:
@@ -195,6 +215,7 @@ class BestEffort:
         self.selected: tuple[str, ...] = ()  # signals that are plotted, the first one for `cen()`; none: all
         self.last_scan: Series | None = None  # the last run that scanned one thing
         self.windows = windows or Windows(fig_factory)
+        self.text_plots: TextPlots | None = None  # where plots are shown as text if there is no window for them
         self._heading_enabled = self._baseline_enabled = self._plots_enabled = True
         self._table_enabled = table_enabled
         self._failed = False
@@ -302,6 +323,10 @@ class BestEffort:
             self.all_dim_fields = self.dim_fields
         columns = [column for column in dict.fromkeys(hinted) if column not in self.all_dim_fields]
         stream = _Stream(name, baseline=hinted)
+        before = next((s.series for s in self._streams.values() if s.name == name and s.series), None)
+        stream.series = before or self._series(
+            doc, name, columns
+        )  # before the table, which a notebook shows in one piece
         if name == self.dim_stream and self._table_enabled:
             # Fields may come twice, where two names stand for one thing; arrays have no place in a table.
             keys = doc["data_keys"]
@@ -311,8 +336,6 @@ class BestEffort:
             stream.table("start", self._start_doc)
             stream.table("descriptor", doc)
         self._table = stream.table or self._table
-        before = next((s.series for s in self._streams.values() if s.name == name and s.series), None)
-        stream.series = before or self._series(doc, name, columns)
         self._streams[doc["uid"]] = stream
 
     def _series(self, doc: dict[str, Any], stream: str, columns: list[str]) -> Series | None:
@@ -372,6 +395,8 @@ class BestEffort:
             if len(series.x) == 1:
                 self._measure(series)
             series.ended = True
+            if series.plot and series.count and self.text_plots is not None:
+                self.text_plots.finish(series)
         if self._baseline_enabled:
             print(self._buffer.getvalue())
             print("\n")
@@ -412,6 +437,18 @@ class BestEffort:
             force: Draw now, and also where nobody sees it (without a display).
         """
         self.windows.draw(force)
+        if self.text_plots is not None and not self._table_enabled and (series := self._plotted()) is not None:
+            self.text_plots.update(series)
+
+    def show_so_far(self) -> None:
+        """Show the curve of a run that pauses, where plots are text. On the main thread only."""
+        if self.text_plots is not None and (series := self._plotted()) is not None:
+            self.text_plots.finish(series)
+
+    def _plotted(self) -> Series | None:
+        """What is plotted of the run that goes on."""
+        all_series = (stream.series for stream in list(self._streams.values()))
+        return next((s for s in all_series if s is not None and s.plot and s.count and not s.ended), None)
 
     def save_plot(self, path: Path | str, signal: str | None = None) -> Path:
         """Save a plot as a picture; the file's ending says which kind. On the main thread only.

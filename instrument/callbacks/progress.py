@@ -1,15 +1,16 @@
 """A bar at the bottom of the screen while a plan runs: points of a scan, a long move, a long count, and the time left.
 
 Documents and waits are only noted where they come from; the main thread draws, as it draws the plot. Nothing is shown
-where a line can't be overwritten: piped, in a log, at a dumb terminal.
+where a line can't be overwritten: piped, in a log, at a dumb terminal. In a notebook it is HTML, needs no widgets, and
+leaves nothing in the file.
 """
 
 from __future__ import annotations
 
+import html
 import threading
 import time
 from collections.abc import Iterable
-from importlib.util import find_spec
 from typing import Any
 
 from instrument.framework import screen
@@ -97,12 +98,16 @@ class Progress:
     ) -> None:
         if self._shows != about:
             self._close()
-            if not screen.is_live():
+            style = PART if part else ENDLESS if total is None else POINTS
+            if screen.in_notebook():
+                self._bar = _NotebookBar(total, style, began)
+            elif screen.is_live():
+                self._bar = _new_bar(label, total, style)
+                self._bar.start_t -= time.monotonic() - began
+                screen.bar_is_shown(self._bar.write)
+            else:
                 return
-            self._bar = _new_bar(label, total, PART if part else ENDLESS if total is None else POINTS)
-            self._bar.start_t -= time.monotonic() - began
             self._shows = about
-            screen.bar_is_shown(self._bar.write)
         if self._bar is None:
             return
         self._bar.n = done if total is None else min(done, total)
@@ -117,16 +122,45 @@ class Progress:
 
 
 def _new_bar(label: str, total: int | None, style: str) -> Any:
-    options = {"desc": label, "total": total, "leave": False, "mininterval": 0, "miniters": 0}
-    if screen.in_notebook() and find_spec("ipywidgets") is not None:
-        from tqdm.notebook import tqdm
-
-        return tqdm(**options)
     import sys
 
     from tqdm import tqdm
 
+    options = {"desc": label, "total": total, "leave": False, "mininterval": 0, "miniters": 0}
     return tqdm(**options, bar_format=style, file=sys.stdout, ncols=80)
+
+
+class _NotebookBar:
+    """As much of tqdm's bar as is used here, in the output of a notebook's cell."""
+
+    def __init__(self, total: int | None, style: str, began: float) -> None:
+        self.n = 0
+        self._total = total
+        self._style = style
+        self._began = began
+        self._label = ""
+        self._slot = screen.Slot()
+
+    def set_description_str(self, label: str, *, refresh: bool = True) -> None:
+        self._label = label
+
+    def refresh(self) -> None:
+        from tqdm import tqdm
+
+        elapsed = time.monotonic() - self._began
+
+        def line(style: str) -> str:
+            total: Any = self._total  # None is allowed
+            return tqdm.format_meter(self.n, total, elapsed, ncols=80, prefix=self._label, bar_format=style)
+
+        bar = "" if self._total is None else f'<progress value="{self.n}" max="{self._total}"></progress> '
+        told = html.escape(line(self._style.replace("|{bar}| ", "")))
+        self._slot.show(line(self._style), html=f"{bar}<code>{told}</code>")
+
+    def clear(self) -> None:
+        self._slot.show("")
+
+    close = clear
 
 
 def _label(status: Any) -> str:

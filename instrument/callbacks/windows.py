@@ -10,7 +10,8 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -18,6 +19,7 @@ import numpy as np
 
 from instrument.config.errors import UserError
 from instrument.config.names import LOGGER_NAME
+from instrument.framework import screen
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,6 +34,7 @@ DRAW_SHARE = 0.2  # of the time at the most
 LONGEST_INTERVAL = 1.0  # s, however long a drawing takes
 MOST_CURVES = 8  # scans in one window; older ones are taken away
 AXES_INCHES = 5  # the side of one pair of axes, as bluesky has it
+NOTEBOOK_INCHES = 3.5  # the same in a notebook, whose cells are narrower than a window
 Corner = Literal["upper left", "upper right"]
 
 
@@ -60,6 +63,8 @@ class Windows:
         self.most_curves = MOST_CURVES
         self._pyplot = pyplot
         self._fig_factory = fig_factory or self._figure
+        self._own_figures = fig_factory is None
+        self._pictures: dict[str, Figure] = {}  # figures of a notebook, which pyplot would show once more
         self._new: deque[Series] = deque()  # filled on the RunEngine's thread
         self._curves: list[_Curve] = []
         self._last: Figure | None = None
@@ -69,7 +74,10 @@ class Windows:
         self._shown: WeakSet[Figure] = WeakSet()
 
     def add(self, series: Series) -> None:
-        """Have a series drawn from now on."""
+        """Have a series drawn from now on; in a notebook, below what was shown before."""
+        if self._own_figures and _is_inline():
+            series.slot = screen.Slot()
+            series.slot.show("")
         self._new.append(series)
 
     def draw(self, force: bool = False) -> None:
@@ -153,6 +161,14 @@ class Windows:
         self._last = figure
 
     def _figure(self, name: str) -> Figure:
+        if _is_inline():
+            from matplotlib.backends.backend_agg import FigureCanvasAgg
+            from matplotlib.figure import Figure
+
+            if name not in self._pictures:
+                self._pictures[name] = Figure(layout="constrained")
+                FigureCanvasAgg(self._pictures[name])
+            return self._pictures[name]
         return self._pyplot().figure(name, layout="constrained")
 
     def _unused(self, name: str) -> str:
@@ -165,8 +181,8 @@ class Windows:
 
     def _show(self, figure: Figure, force: bool, ended: bool) -> None:
         self._last = figure
-        has_window = _has_window(figure)
-        if not has_window and not force:
+        has_window, slot = _has_window(figure), self._slot_of(figure)
+        if not has_window and slot is None and not force:
             return
         if figure not in self._shown:
             self._shown.add(figure)
@@ -177,12 +193,19 @@ class Windows:
             self._lay_out(figure)
         figure.canvas.draw()
         # Laying out anew costs as much as drawing: only at the end, and where labels have become longer or shorter.
-        lengths = [max(len(label.get_text()) for label in axes.get_yticklabels()) for axes in figure.axes]
+        # The colour bar of a signal that does not change has no labels at all.
+        lengths = [max((len(label.get_text()) for label in axes.get_yticklabels()), default=0) for axes in figure.axes]
         laid_out = self._laid_out.get(figure) or lengths
         self._laid_out[figure] = lengths if lengths == laid_out else None
         figure.set_layout_engine("none")
         if has_window:
             figure.canvas.flush_events()
+        if slot is not None:
+            slot.show("plot", png=_png(figure))
+
+    def _slot_of(self, figure: Figure) -> screen.Slot | None:
+        """Where a notebook shows a figure: in the output of the cell that ran the last scan in it."""
+        return next((curve.series.slot for curve in reversed(self._curves) if curve.figure is figure), None)
 
     def _lay_out(self, figure: Figure) -> None:
         """Have the next drawing place axes and labels."""
@@ -199,7 +222,8 @@ def _make_axes(figure: Figure, count: int, *, share_y: bool) -> list[Axes]:
     """One pair of axes for each signal: up to four in a column, more in as square a block as they fill."""
     columns = 1 if count < 5 else math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
-    figure.set_size_inches(columns * AXES_INCHES, rows * AXES_INCHES)
+    inches = NOTEBOOK_INCHES if _is_inline() and count > 1 else AXES_INCHES
+    figure.set_size_inches(columns * inches, rows * inches)
     grid = figure.subplots(rows, columns, sharex=True, sharey=share_y, squeeze=False)
     for axes in grid.flat[count:]:
         axes.remove()
@@ -212,6 +236,25 @@ def _make_axes(figure: Figure, count: int, *, share_y: bool) -> list[Axes]:
 def _has_window(figure: Figure) -> bool:
     interactive = getattr(figure.canvas, "required_interactive_framework", None) is not None
     return interactive and figure.number in _pyplot().get_fignums()
+
+
+def _is_inline() -> bool:
+    """Are plots pictures in a notebook?"""
+    if not screen.in_notebook():
+        return False
+    import matplotlib as mpl
+
+    return "inline" in str(mpl.get_backend(auto_select=False))
+
+
+def _png(figure: Figure) -> bytes:
+    """What a figure's canvas shows."""
+    from matplotlib.image import imsave
+
+    picture = BytesIO()
+    canvas: Any = figure.canvas
+    imsave(picture, canvas.buffer_rgba(), format="png", dpi=figure.dpi)
+    return picture.getvalue()
 
 
 class _Curve:
@@ -265,19 +308,29 @@ def _legend(axes: Axes, corner: Corner = "upper right") -> None:
         legend.remove()
 
 
+def _free_corner(axes: Axes) -> Corner:
+    """The upper corner that the highest point of all curves is farther from."""
+    curves = [np.array(line.get_data(), dtype=float) for line in axes.lines]
+    points = np.hstack([curve for curve in curves if curve.shape[1] > 2] or [np.empty((2, 0))])  # marks have two
+    x, y = points[:, np.all(np.isfinite(points), axis=0)]
+    if not x.size:
+        return "upper right"
+    return "upper left" if x[np.argmax(y)] > (x.min() + x.max()) / 2 else "upper right"
+
+
 class _Line(_Curve):
     """Signals against what is scanned, or against time."""
 
     def open(self) -> None:
         (x,) = self.series.x
-        last = list(self.axes.values())[-1]
         for signal, axes in self.axes.items():
             (line,) = axes.plot([], [], ".-", label=self.series.label)
             self.artists[signal] = [line]
             axes.set_ylabel(signal)
-            axes.set_xlabel(("time (s)" if x == "time" else x) if axes is last else "")
+            lowest = axes.xaxis.get_tick_params().get("labelbottom", True)  # of its column
+            axes.set_xlabel(("time (s)" if x == "time" else x) if lowest else "")
             axes.margins(0.05)
-            _legend(axes)
+            _legend(axes, _free_corner(axes))
 
     def refresh(self, ended: bool) -> None:
         for signal, axes in self.axes.items():
@@ -287,25 +340,40 @@ class _Line(_Curve):
             line.set_data(*self.series.arrays(self.series.x[0], signal))
             if ended:
                 self._mark(signal, axes, line.get_color())
-                _legend(axes, self._free_corner(*line.get_data()))
+                _legend(axes, _free_corner(axes))
             axes.relim(visible_only=True)
             axes.autoscale_view()
 
     def _mark(self, signal: str, axes: Axes, color: Any) -> None:
-        """Mark the peak's centre, if there is one."""
+        """Mark the peak's centre, if the scan has seen the whole of one."""
         statistics = self.series.statistics.get(signal)
-        if statistics is not None and statistics.cen is not None:
+        if statistics is not None and statistics.cen is not None and statistics.inside:
             mark = axes.axvline(statistics.cen, color=color, linestyle=":", linewidth=1)
             self.artists[signal].append(mark)
             self.artists[signal][0].set_label(f"{self.series.label}: cen {statistics.cen:.5g}")
 
-    @staticmethod
-    def _free_corner(x: np.ndarray, y: np.ndarray) -> Corner:
-        """The upper corner that the highest point is farther from."""
-        if not np.any(np.isfinite(y)):
-            return "upper right"
-        highest = x[np.nanargmax(y)]
-        return "upper left" if highest > (np.nanmin(x) + np.nanmax(x)) / 2 else "upper right"
+
+Grid = tuple[tuple[int, int], tuple[float, float, float, float]]  # shape (slow, fast); left, right, bottom, top
+
+
+def grid_of(start: Mapping[str, Any]) -> Grid | None:
+    """The grid that a start document announces, with the outer edges of its cells; None without a rectilinear one."""
+    if start.get("hints", {}).get("gridding") != "rectilinear" or "shape" not in start or "extents" not in start:
+        return None
+    slow, fast = start["shape"]
+    (y0, y1), (x0, x1) = start["extents"]
+    half_x, half_y = (x1 - x0) / max(1, fast - 1) / 2, (y1 - y0) / max(1, slow - 1) / 2
+    return (slow, fast), (x0 - half_x, x1 + half_x, y0 - half_y, y1 + half_y)
+
+
+def on_grid(grid: Grid, slow: np.ndarray, fast: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Values at their places in an image of shape (slow, fast); NaN where nothing was measured."""
+    shape, (left, right, bottom, top) = grid
+    image = np.full(shape, np.nan)
+    rows = np.clip((slow - bottom) / ((top - bottom) or 1.0) * shape[0], 0, shape[0] - 1).astype(int)
+    columns = np.clip((fast - left) / ((right - left) or 1.0) * shape[1], 0, shape[1] - 1).astype(int)
+    image[rows, columns] = values
+    return image
 
 
 class _Map(_Curve):
@@ -313,7 +381,7 @@ class _Map(_Curve):
 
     def open(self) -> None:
         slow, fast = self.series.x
-        self._image = self._grid()
+        self._image = grid_of(self.series.start)
         for signal, axes in self.axes.items():
             if self._image is not None:
                 shape, extent = self._image
@@ -326,16 +394,6 @@ class _Map(_Curve):
             axes.set_title(f"{signal}, scan {self.series.label}")
             self.figure.colorbar(artist, ax=axes)
 
-    def _grid(self) -> tuple[tuple[int, int], tuple[float, float, float, float]] | None:
-        """Shape (slow, fast) and the extent of the image; None without a rectilinear grid."""
-        start = self.series.start
-        if start.get("hints", {}).get("gridding") != "rectilinear" or "shape" not in start or "extents" not in start:
-            return None
-        slow, fast = start["shape"]
-        (y0, y1), (x0, x1) = start["extents"]
-        half_x, half_y = (x1 - x0) / max(1, fast - 1) / 2, (y1 - y0) / max(1, slow - 1) / 2
-        return (slow, fast), (x0 - half_x, x1 + half_x, y0 - half_y, y1 + half_y)
-
     def refresh(self, ended: bool) -> None:
         for signal, axes in self.axes.items():
             if not self.artists[signal]:
@@ -343,12 +401,7 @@ class _Map(_Curve):
             artist = self.artists[signal][0]
             slow, fast, values = self.series.arrays(*self.series.x, signal)
             if self._image is not None:
-                shape, (left, right, bottom, top) = self._image
-                image = np.full(shape, np.nan)
-                rows = np.clip((slow - bottom) / ((top - bottom) or 1.0) * shape[0], 0, shape[0] - 1).astype(int)
-                cols = np.clip((fast - left) / ((right - left) or 1.0) * shape[1], 0, shape[1] - 1).astype(int)
-                image[rows, cols] = values
-                artist.set_data(image)
+                artist.set_data(on_grid(self._image, slow, fast, values))
             else:
                 artist.set_offsets(np.column_stack([slow, fast]))
                 artist.set_array(values)

@@ -109,16 +109,7 @@ class PeakCommands:
             return name
         if len(series.signals) < len(series.measured) or len(series.signals) == 1:
             return series.signals[0]
-
-        def clearness(name: str) -> float:
-            found = series.statistics[name]
-            if not found.found or found.height is None or found.max is None or found.min is None:
-                return -1.0
-            # Of few points the noise is not known; a peak is then judged by its height against its background.
-            scatter = 0.02 * max(abs(found.max[1]), abs(found.min[1])) if found.noise is None else found.noise
-            return abs(found.height) / max(scatter, 1e-6 * abs(found.height))
-
-        return max(series.signals, key=clearness)
+        return series.clearest
 
     def _found(self, signal: str | None, *, whole: bool = True) -> tuple[Series, str, PeakStatistics]:
         series = self._last()

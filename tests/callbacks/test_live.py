@@ -359,6 +359,43 @@ def test_a_grid_is_an_image_with_each_value_at_its_place(record, bec, feed):
     assert (left, right, bottom, top) == (9.5, 13.5, -0.5, 2.5)
 
 
+def test_a_grid_of_a_signal_that_does_not_change_is_drawn(record, bec, gui, caplog):
+    """Its colour bar has no labels."""
+    import matplotlib.pyplot as plt
+
+    documents = record(bp.grid_scan([det4, det], motor1, 0, 2, 3, motor2, 10, 13, 4))
+    for name, doc in documents:
+        if name == "event":
+            doc["data"]["det4"] = 1e6
+        bec(name, doc)
+        bec.draw(force=True)
+    assert not caplog.messages
+    assert [axes.images[0].get_array().count() for axes in plt.figure(figures()[0]).axes if axes.images] == [12, 12]
+
+
+@pytest.mark.parametrize(("peak", "corner"), [(4, 2), (-4, 1)])  # of the legend: 1 is the upper right, 2 the left
+def test_the_legend_leaves_the_highest_point_of_all_scans_free(record, bec, feed, peak, corner):
+    import matplotlib.pyplot as plt
+
+    documents = record(bp.scan([det], motor, -5, 5, 21))
+    for height in (10, 1):  # the second one's highest point is on the other side
+        for name, doc in documents:
+            if name == "event":
+                place = peak if height == 10 else -peak
+                doc["data"]["det"] = height * float(np.exp(-((doc["data"]["motor"] - place) ** 2)))
+        feed(documents)
+        bec.draw(force=True)
+    assert plt.figure("det vs motor").axes[0].get_legend()._loc == corner
+
+
+def test_a_flank_has_no_mark(record, bec, feed):
+    import matplotlib.pyplot as plt
+
+    feed(record(bp.scan([det], motor, 0.5, 4, 21)))
+    bec.draw(force=True)
+    assert len(plt.figure("det vs motor").axes[0].lines) == 1
+
+
 def test_points_on_a_plane_are_coloured(record, bec, feed):
     import matplotlib.pyplot as plt
 

@@ -18,6 +18,8 @@ BAR = {
     ),
     "umv m1 1": r"\rm1 [\d.]+ degrees",
 }
+PLOT = r"^ *\w+, scan \d+|│|┤|└|^[\d. -]+  m1$"  # lines of it as text
+CURVE = r"[│┤].*[⠁-⣿].*\n *└─*┬.*\n[ \d.]+  m1\n"  # its lowest line, and the axis
 GONE = re.compile(r"\r {70,}\r|\r +\rm1: ")
 
 
@@ -40,10 +42,26 @@ def test_what_takes_long_has_a_bar_at_a_terminal(sessions, typed):
     # each line that stays is whole, whatever was overwritten before
     lines = [line.rpartition("\r")[2] for line in raw.replace("\r\n", "\n").split("\n")]
     for line in lines[1:]:
-        assert re.match(r"(\||\+|generator|I |New|Trans|Pers| *\w+ = |m1: |\s*$)", line), line
+        assert re.match(r"(\||\+|generator|I |New|Trans|Pers| *\w+ = |m1: |\s*$)", line) or re.search(PLOT, line), line
     plain = dumb.run(typed)
     assert "█" not in plain
+    assert not re.search("[┤└⠁-⣿]", plain)
     assert "\r" not in plain
+
+
+def test_without_a_display_the_curve_is_shown_as_text(sessions):
+    """Below the table at the end of a scan, and of what there is of one that pauses."""
+    live, _ = sessions
+    live.type("ascan m1 0 0.2 4 0.1")
+    below = live.until_prompt().partition("generator ascan")[2]
+    assert re.search(r" \w+, scan \d+\n", below), below
+    assert re.search(CURVE, below), below
+    live.type("ascan m1 0 9 90 0.1")
+    live.wait_for(r"\|         4 \|")
+    live.press("\\")
+    below = live.until_prompt().partition("Pausing...")[2]
+    assert re.search(CURVE, below), below
+    live.run("RE.stop()")
 
 
 def test_no_bar_is_logged(sessions):
