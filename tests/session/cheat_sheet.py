@@ -36,7 +36,8 @@ PLOT = """
 ## The plot
 
 One window for each set of signals, used again by the next scan; the centre is marked. `bec.save_plot("scan.png")` saves
-it, also without a display. `python -m tests.session.pictures` made these.
+it, also without a display. At a terminal without one (ssh) the curve is shown as text when a scan ends or pauses; after
+`bec.disable_table()` it grows while the scan runs. In a notebook the plot grows below the cell. `python -m tests.session.pictures` made these.
 
 ![Two scans of a peak, its centre marked](../images/ascan.png)
 ![A grid](../images/mesh.png)"""
