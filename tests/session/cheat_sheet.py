@@ -37,7 +37,8 @@ PLOT = """
 
 One window for each set of signals, used again by the next scan; the centre is marked. `bec.save_plot("scan.png")` saves
 it, also without a display. At a terminal without one (ssh) the curve is shown as text when a scan ends or pauses; after
-`bec.disable_table()` it grows while the scan runs. In a notebook the plot grows below the cell. `python -m tests.session.pictures` made these.
+`bec.disable_table()` it grows while the scan runs. In a notebook the plot grows below the cell.
+`python -m tests.session.pictures` made these.
 
 ![Two scans of a peak, its centre marked](../images/ascan.png)
 ![A grid](../images/mesh.png)"""
