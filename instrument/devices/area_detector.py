@@ -239,6 +239,16 @@ class AreaDetector(DetectorBase):
 
     # --- before and after a run
 
+    def check_before_run(self) -> None:
+        """Refuse what `stage` would refuse, as far as that can be told without changing anything: for dry runs.
+
+        Raises:
+            UserError: A plugin gets its frames from somewhere else, or a file can't be written.
+        """
+        for plugin in self._pipeline():
+            if isinstance(plugin, HDF5Writer):
+                plugin.check()
+
     def stage(self) -> list[Any]:
         """Prepare for a run: settings, pipeline, file.
 

@@ -183,6 +183,28 @@ class HDF5Writer(HDF5Plugin_V34):
                 f"now: a run has the same number at each point"
             )
 
+    def check(self) -> None:
+        """Refuse what `open` would refuse, as far as that can be told without changing anything.
+
+        Raises:
+            ImageFileError: The directory is not there, it is full, or a file of that name is.
+        """
+        now = datetime.now()
+        chosen = self._chosen(self.file_path)
+        directory = now.strftime(chosen or self.write_path_template)
+        if chosen is not None and _same_path(str(self.file_path.get()), directory):
+            self._check_exists(directory)
+        read_directory = self._read_path_of(directory, now)
+        name = self._chosen(self.file_name)
+        if name is not None:
+            template = str(self.file_template.get()) or DEFAULT_TEMPLATE
+            number = int(self.file_number.get())
+            self._check_free(read_directory / _file_name(template, name, number), name, number)
+        # The IOC makes some of the directories.
+        there = next((path for path in (read_directory, *read_directory.parents) if path.is_dir()), None)
+        if there is not None:
+            self._check_space(there)
+
     def open(self, frames_per_point: int) -> None:
         """Settle the file of a run, check it, and begin to capture.
 
@@ -224,6 +246,10 @@ class HDF5Writer(HDF5Plugin_V34):
             staging.apply(before)  # a directory that somebody chooses is not made
         elif not _same_path(str(self.file_path.get()), directory):
             staging.apply({self.file_path: directory})
+        self._check_exists(directory)
+        return directory
+
+    def _check_exists(self, directory: str) -> None:
         if not self.file_path_exists.get():
             said = str(self.write_message.get())
             why = f" ({said})" if directory.rstrip("/\\") in said else ""
@@ -231,7 +257,6 @@ class HDF5Writer(HDF5Plugin_V34):
                 f"{self._device}: the IOC has no directory {directory}{why}: make it, or choose another one with "
                 f"{self._device}.{self.attr_name}.file_path.put(...)"
             )
-        return directory
 
     def _choose_name(self, now: datetime) -> tuple[str, str, int]:
         template = str(self.file_template.get())
@@ -265,7 +290,7 @@ class HDF5Writer(HDF5Plugin_V34):
         """The IOC would overwrite a file that exists."""
         if not path.exists():
             return
-        template = str(self.file_template.get())
+        template = str(self.file_template.get()) or DEFAULT_TEMPLATE
         later = (n for n in itertools.count(number + 1) if not path.with_name(_file_name(template, name, n)).exists())
         numbered = _file_name(template, name, number) != _file_name(template, name, number + 1)
         free = f", or {self._device}.{self.attr_name}.file_number.put({next(later)})" if numbered else ""

@@ -240,7 +240,10 @@ class DryRun:
         if msg.command == "stage":
             check = getattr(msg.obj, "check_before_run", None)
             if callable(check):
-                check()
+                try:
+                    check()
+                except UserError as error:
+                    raise UserError(f"{self.forecast.name}: {error}; nothing moved") from error
             return None
         return self._handlers[msg.command](msg)
 
@@ -407,7 +410,10 @@ def asked(name: str, plan: Any) -> Forecast:
     """
 
     def ask(obj: Any) -> Any:
-        return obj.position if is_positioner(obj) else obj.get() if hasattr(obj, "get") else None
+        if is_positioner(obj):
+            return obj.position
+        is_signal = hasattr(obj, "get") and not hasattr(obj, "component_names")  # a camera has hundreds of them
+        return obj.get() if is_signal else None
 
     dry = DryRun(name, ask=ask)
     dry.run(plan)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import time
 from pathlib import Path
 
@@ -225,6 +226,48 @@ def test_a_read_path_that_is_another_way_to_the_same_directory_is_what_the_docum
     (resource,) = [document for name, document in documents if name == "resource"]
     assert resource["root"] == str(tmp_path / "seen_here")
     assert h5py.File(path)["entry/data/data"].shape == (1, 1024, 1024)
+
+
+def test_a_dry_run_tells_of_the_files_and_changes_nothing(adsimdet, engine, documents, tmp_path, monkeypatch):
+    from ophyd.sim import motor
+
+    from instrument.plans import ascan
+    from instrument.plans.preflight import asked
+
+    def scan():
+        return ascan(motor, 0, 1, 2, detectors=[adsimdet])
+
+    def settings():
+        hdf1 = adsimdet.hdf1
+        return [
+            str(s.get()) for s in (hdf1.file_path, hdf1.file_name, hdf1.file_number, hdf1.capture, hdf1.num_capture)
+        ]
+
+    def told(*words):
+        before = settings()
+        for dry in (lambda: asked("ascan", scan()), lambda: engine(scan())):
+            with pytest.raises(UserError) as caught:
+                dry()
+            line = str(caught.value)
+            assert line.startswith("ascan: adsimdet: ")
+            assert line.endswith("; nothing moved")
+            assert all(word in line for word in words), line
+        assert (documents, settings()) == ([], before)
+
+    assert asked("ascan", scan()).points == 3
+    adsimdet.hdf1.file_path.put(str(tmp_path / "no" / "such"))
+    told(f"the IOC has no directory {tmp_path}/no/such")
+    adsimdet.hdf1.file_path.put(str(tmp_path))
+    adsimdet.hdf1.file_name.put("taken")
+    adsimdet.hdf1.file_number.set(1).wait(DEADLINE)
+    (tmp_path / "taken_001.h5").write_text("precious")
+    told("taken_001.h5 exists", "file_number.put(2)")
+    adsimdet.hdf1.file_name.put("")
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage._replace(free=4096))
+    told("is full (4 kB free): make room")
+    adsimdet.hdf1.file_path.put("")
+    told("is full (4 kB free): make room")  # the directory of the day, which is made at a run's start
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -1.0])
