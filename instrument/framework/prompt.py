@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(LOGGER_NAME)
 
+TYPED = re.compile("ipython-input|ipykernel_")  # in what IPython and Jupyter call the file of a cell
+
 
 class LastError:
     """The most recent error of the prompt; calling it prints the whole traceback."""
@@ -68,6 +70,13 @@ def one_line(error: BaseException, names: Callable[[], list[str]] = list) -> str
         message = f"{owner} has no attribute {error.name!r}"
     hint = _nearest(error, message, names)
     return f"{type(error).__name__}: {message}{hint}" if message else type(error).__name__
+
+
+def no_python(error: SyntaxError, lines: statements.SpecLines) -> str:
+    """What a person needs to know of a line that was typed and is no Python."""
+    text = (error.text or "").strip()
+    meant = statements.right_form(error, lines)
+    return f"SyntaxError: {error.msg}: {text}" if meant is None else f"{text} is no Python; did you mean {meant}?"
 
 
 def _nearest(error: BaseException, message: str, names: Callable[[], list[str]]) -> str:
@@ -145,11 +154,14 @@ def install(
         tb_offset: int | None = None,
     ) -> list[str]:
         last_error.keep(error)
-        lines = [one_line(error, names)]
+        if isinstance(error, SyntaxError) and TYPED.search(str(error.filename)):
+            lines = [no_python(error, spec_lines)]
+        else:
+            lines = [one_line(error, names)]
         shell._showtraceback(type(error), error, lines)  # noqa: SLF001  what IPython's own handlers call
         return lines
 
-    statements.install(shell, engine.result_of, commands, tell)
+    spec_lines = statements.install(shell, engine.result_of, commands, tell)
     _call_before_cells(shell, before_cell)
     if hasattr(shell, "prompts"):
         _extend_prompt(shell, before_prompt)

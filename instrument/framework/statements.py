@@ -17,6 +17,7 @@ import builtins
 import difflib
 import functools
 import inspect
+import io
 import keyword
 import re
 import tokenize
@@ -208,6 +209,27 @@ class SpecLines:
         last = max(index for index, token in enumerate(tokens) if not _ends(token, tokens[:index]))
         return _SpecLine(tokens[0].start, tokens[last].end, code)
 
+    def called(self, tokens: Sequence[TokenInfo]) -> tuple[str | None, int]:
+        """The call that a command and its words stand for, with or without brackets around them; and where it ends."""
+        name, rest = tokens[0].string, list(tokens[1:])
+        if name not in self._commands or self._namespace.get(name) is not self._commands[name] or not rest:
+            return None, 0
+        bracketed = rest[0].string in ("(", "[")
+        depth, words = 0, []
+        for token in rest[1:] if bracketed else rest:
+            depth += (token.string in "([{") - (token.string in ")]}") if token.type == tokenize.OP else 0
+            if depth < 0:
+                break
+            words.append(token)
+        if not words:
+            return None, 0
+        closing = rest[len(words) + 1 :] if bracketed else []
+        end = (closing[0] if closing else words[-1]).end[1]
+        given = [word.rstrip(",") for word in _words(words) if word != ","]
+        if not all(_is_python(word.partition("=")[2] or word) for word in given):
+            return None, 0
+        return f"{name}({', '.join(map(self._word, given))})", end
+
     def _word(self, word: str) -> str:
         """A word as Python source."""
         word = word.rstrip(",")
@@ -226,6 +248,35 @@ class SpecLines:
         if name not in self._namespace:
             return called and hasattr(builtins, name)
         return called or not str(getattr(self._namespace[name], "__module__", "")).startswith(("IPython", "builtins"))
+
+
+def right_form(error: SyntaxError, lines: SpecLines) -> str | None:
+    """What a line that is no Python was meant to be, if there is a command in it and the rest becomes Python with it.
+
+    Args:
+        error: As Python raised it.
+        lines: Rewrites lines without parentheses.
+
+    Returns:
+        `RE(ascan(m1, 0, 1, 2))` of `RE(ascan m1 0 1 2)`; None if nothing like that helps.
+    """
+    text = (error.text or "").strip()
+    try:
+        tokens = [t for t in tokenize.generate_tokens(io.StringIO(text).readline) if t.string.strip()]
+    except (tokenize.TokenError, SyntaxError):
+        return None
+    for index, token in enumerate(tokens):
+        begin = token.start[1]
+        candidate, end = lines.called(tokens[index:])
+        if candidate is None or token.start[0] > 1:
+            continue
+        for meant in (f"{text[:begin]}{candidate}{text[end:]}", f"{text[:begin]}{candidate}"):
+            try:
+                ast.parse(meant)
+            except SyntaxError:
+                continue
+            return meant
+    return None
 
 
 class _SpecLine:
@@ -259,6 +310,14 @@ def _statements(line: Sequence[TokenInfo]) -> Iterator[int]:
             yield index
         depth += (token.string in "([{") - (token.string in ")]}") if token.type == tokenize.OP else 0
         expect = depth == 0 and token.type == tokenize.OP and token.string in (";", ":")
+
+
+def _is_python(word: str) -> bool:
+    try:
+        ast.parse(word, mode="eval")
+    except SyntaxError:
+        return False
+    return True
 
 
 def _begins_argument(name: TokenInfo, first: TokenInfo, second: TokenInfo | None = None) -> bool:
@@ -352,7 +411,7 @@ def install(
     run: Callable[[Any], Any],
     commands: Mapping[str, Callable[..., Any]],
     tell: Callable[[str], object],
-) -> None:
+) -> SpecLines:
     """Give a shell these rules; doing it again replaces them.
 
     Args:
@@ -360,12 +419,16 @@ def install(
         run: Runs a plan and returns what the plan returned.
         commands: The commands of the session by name.
         tell: Shows a line, from any thread.
+
+    Returns:
+        What rewrites lines without parentheses.
     """
     transforms = shell.input_transformer_manager
     shell.ast_transformers[:] = [t for t in shell.ast_transformers if not isinstance(t, BareStatements)]
     shell.ast_transformers.append(BareStatements())
     transforms.token_transformers[:] = [t for t in transforms.token_transformers if not isinstance(t, SpecLines)]
-    transforms.token_transformers.append(SpecLines(shell.user_ns, commands))  # type: ignore[arg-type]
+    lines = SpecLines(shell.user_ns, commands)
+    transforms.token_transformers.append(lines)  # type: ignore[arg-type]
     transforms.line_transforms.append(text_lines(commands, shell.user_ns))
     statement = RunStatement(run, commands)
     shell.builtin_trap.auto_builtins[RUN] = statement
@@ -380,3 +443,4 @@ def install(
             tell(line)
 
     warnings.showwarning = show
+    return lines

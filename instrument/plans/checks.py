@@ -172,5 +172,5 @@ def within_limits(plan: str, motor: Any, targets: Iterable[float]) -> None:
 
 
 def _shown(value: Any) -> str:
-    text = getattr(value, "name", None) or repr(value)
+    text = getattr(value, "name", None) or getattr(value, "__name__", None) or repr(value)
     return text if len(text) <= 40 else text[:37] + "..."

@@ -178,6 +178,34 @@ def test_ctrl_c_ends_each(session, typed):
     assert session.shows("ct 0.1").startswith("timebase = 1e+06")
 
 
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "ascan m2 0 10 20 0.1",
+        "dmesh m2 0 10 20 m3 0 10 2 0.1",
+        "lup noisy m2 0 10 11",
+        "lineup2 noisy m2 0 10 11",
+        "for _ in range(3): ascan m2 0 10 20 0.1",
+    ],
+)
+def test_ctrl_c_ends_each_scan_and_the_next_one_works(session, typed):
+    session.run("mv m2 0 m3 0")
+    number = session.scan_id + 1
+    session.process.sendline(f"{typed}\n" if typed.startswith("for") else typed)
+    session.wait_for(r"\|         1 \|")
+    until(lambda: session.pv("gp:m2.DMOV") == "0", "a move to the second point")
+    session.press("c")
+    assert "the run was aborted (Ctrl-C); motors are told to stop, the data so far is kept" in session.until_prompt()
+    if typed.startswith("for"):
+        session.run("")
+    until(lambda: [session.pv(f"gp:{motor}.DMOV") for motor in ("m2", "m3")] == ["1", "1"], "motors that stand")
+    assert session.last_run()[:3] == (number, "abort", "Ctrl-C")
+    assert session.pv("gp:scaler1.TP") == "1.000"
+    if typed.startswith("d"):  # about where it was, and back there
+        assert (position(session, "m2"), position(session, "m3")) == (0, 0)
+    assert session.shows("timescan 0.1 0 1").endswith(f"generator timescan ['<uid>'] (scan num: {number + 1})")
+
+
 def test_limits_and_coordinates(session):
     session.run("mv m2 0")
     assert session.shows("set_lm m2 -5 5").endswith("m2: limits -32000 32000 -> -5 5")
@@ -221,6 +249,12 @@ WRONG = {
     "ct 0": "ct: time=0 has to be more than 0; nothing moved",
     "mv shutter halfway": "shutter: 'halfway' is none of open, opened, close, closed",
     "wm shutter": "wm: shutter has no position",
+    "ascan(m1 -1 1 20 0.5)": "ascan(m1 -1 1 20 0.5) is no Python; did you mean ascan(m1, -1, 1, 20, 0.5)?",
+    "RE(ascan m1 0 1 2)": "RE(ascan m1 0 1 2) is no Python; did you mean RE(ascan(m1, 0, 1, 2))?",
+    "plan = mv m1 3": "plan = mv m1 3 is no Python; did you mean plan = mv(m1, 3)?",
+    "mv (m1 -3, m2 aligned)": "mv (m1 -3, m2 aligned) is no Python; did you mean mv(m1, -3, m2, 'aligned')?",
+    "mv(m1, 3mm)": "SyntaxError: invalid decimal literal: mv(m1, 3mm)",
+    "for i in range(3) mv m1 i": "SyntaxError: invalid syntax: for i in range(3) mv m1 i",
     "counters m17": "no device is named 'm17'; did you mean 'm7'?",
 }
 
@@ -279,6 +313,21 @@ def test_goto_moves_there(session, peak):
     )
     assert position(session) == before
     session.run("set_lm m1 -32000 32000")
+
+
+@pytest.mark.parametrize("typed", ["goto_cen", "goto_position there"])
+def test_ctrl_c_ends_going_somewhere(session, peak, typed):
+    number = session.scan_id
+    session.run("save_position there m1; mv m1 c+2")
+    far = position(session)
+    session.type(typed)
+    until(lambda: position(session) < far - 0.2, "a motor on its way")
+    session.press("c")
+    assert "the plan was aborted (Ctrl-C); motors are told to stop" in session.until_prompt()
+    until(lambda: session.pv("gp:m1.DMOV") == "1", "a motor that stands")
+    assert far - 2 < position(session) < far
+    assert session.scan_id == number
+    session.run("goto_position there")
 
 
 def test_a_flank_is_told_as_such(session, peak):

@@ -111,6 +111,7 @@ def test_a_move_shows_where_the_motor_is_in_one_place(notebook):
 
 
 def test_what_is_wrong_is_one_line(notebook):
+    assert notebook.run("ascan(m1 0 1 3)") == "ascan(m1 0 1 3) is no Python; did you mean ascan(m1, 0, 1, 3)?"
     assert notebook.run("mv m17 1") == "no device is named 'm17'; did you mean 'm7'?"
     assert notebook.run("p = mv(m1, 3)\np = 1") == (
         "`p = mv(m1, 3)`: the plan mv was never run; type mv(...) as a statement of its own, or RE(...) it\n"
