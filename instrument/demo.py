@@ -6,7 +6,9 @@ catalog, the SPEC file, the picture and the simulation whether all of it really 
 
 from __future__ import annotations
 
+import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -176,3 +178,22 @@ def _show_nexus(path: Path, signal: str, axes: list[str], shape: tuple[int, ...]
         data: Any = file["entry/data"]
         found_shape = data[signal].shape
     _check(found_shape == shape, f"its shape is that of the run, {' x '.join(map(str, shape))}")
+    _validate(path)
+
+
+def _validate(path: Path) -> None:
+    """Have punx, NeXus' own validator, look at a file; it comes with what developers install."""
+    if find_spec("punx") is None:
+        print(f"   {path.name} was not validated: punx is not installed")
+        return
+    os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")  # punx brings PyQt along, and nobody looks at a window here
+    from punx.validate import Data_File_Validator
+
+    validator = Data_File_Validator()
+    try:
+        validator.validate(str(path))
+        found = [str(each.status) for each in validator.validations]
+    finally:
+        validator.close()
+    counts = f"{found.count('OK')} items right, {found.count('ERROR')} errors, {found.count('WARN')} warnings"
+    _check(not {"ERROR", "WARN"} & set(found) and "OK" in found, f"punx: {counts}")
