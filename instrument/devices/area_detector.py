@@ -153,7 +153,7 @@ class AreaDetector(DetectorBase):
         self._image_name = image_name or f"{self.name}_image"
         self.stage_sigs.update([("cam.acquire", 0), ("cam.image_mode", MULTIPLE), ("cam.array_callbacks", 1)])
         self.frames_per_trigger = frames_per_trigger
-        self._recorded = tuple(self.read_attrs)
+        self._recorded = tuple(self._default_read_attrs or ())
         self._used: list[Any] = []
         self._points = 0
         self._failed = False
@@ -213,15 +213,15 @@ class AreaDetector(DetectorBase):
         return (getattr(self, name) for name in self.plugin_names)
 
     def _needed_signals(self) -> None:
-        wanted = [key for key in self.stage_sigs if isinstance(key, str)]
-        wanted += [f"cam.{attr}" for attr in (*self.cam.configuration_attrs, *USED_OF_CAMERA)]
-        for plugin in self._plugins():
-            names = [key for key in plugin.stage_sigs if isinstance(key, str)]
-            names += getattr(plugin, "used_in_runs", ())
-            names += ("port_name", "nd_array_port")
-            names += plugin.read_attrs if plugin.attr_name in self.read_attrs else ()
-            wanted += [f"{plugin.attr_name}.{name}" for name in names]
         with self._not_waiting():
+            wanted = [key for key in self.stage_sigs if isinstance(key, str)]
+            wanted += [f"cam.{attr}" for attr in (*self.cam.configuration_attrs, *USED_OF_CAMERA)]
+            for plugin in self._plugins():
+                names = [key for key in plugin.stage_sigs if isinstance(key, str)]
+                names += getattr(plugin, "used_in_runs", ())
+                names += ("port_name", "nd_array_port", "array_callbacks")
+                names += plugin.read_attrs if plugin.attr_name in self.read_attrs else ()
+                wanted += [f"{plugin.attr_name}.{name}" for name in names]
             for name in wanted:
                 functools.reduce(getattr, name.split("."), self)
 
@@ -230,7 +230,9 @@ class AreaDetector(DetectorBase):
         """Signals made meanwhile connect behind."""
         with contextlib.ExitStack() as stack:
             for device in (self, self.cam, *self._plugins()):
-                stack.enter_context(do_not_wait_for_lazy_connection(device))
+                # Such as `stats1.centroid`, which ophyd makes with its parent.
+                for part in (device, *(part for _, part in device.walk_subdevices(include_lazy=False))):
+                    stack.enter_context(do_not_wait_for_lazy_connection(part))
             yield
 
     def __repr__(self) -> str:
@@ -268,6 +270,7 @@ class AreaDetector(DetectorBase):
                 settings |= self._resolved(plugin)
                 if isinstance(plugin, VIEWERS):
                     settings[plugin.blocking_callbacks] = "No"
+            settings |= {source.array_callbacks: 1 for source in self._sources()}
             self._apply(settings)
             for writer in self._writers():
                 writer.open(int(self.cam.num_images.get()))
@@ -359,6 +362,11 @@ class AreaDetector(DetectorBase):
         used |= {plugin.attr_name: plugin for plugin in self._plugins() if isinstance(plugin, VIEWERS)}
         # Sources first, so that nothing is enabled behind something that is not.
         return [plugin for plugin in reversed(used.values())]
+
+    def _sources(self) -> list[Any]:
+        """Of the plugins that a run uses, those from which others get their frames."""
+        wanted = {str(plugin.nd_array_port.get()) for plugin in self._used}
+        return [plugin for plugin in self._used if str(plugin.port_name.get()) in wanted]
 
     # --- a point
 

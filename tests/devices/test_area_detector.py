@@ -330,6 +330,13 @@ def test_a_misspelt_plugin_or_camera_is_told_with_the_nearest_match():
         area_detector_of(plugins=["hdf1"], record=["stat1"])
 
 
+def test_a_detector_that_records_statistics_is_made_and_shown_while_its_ioc_does_not_answer():
+    made = area_detector(prefix="nobody:", name="absent", plugins=["hdf1", "stats1"], record=["stats1", "hdf1"])
+    assert "stats1" in repr(made)
+    assert made.stats1.total.connected is False
+    made.destroy()
+
+
 def test_stock_handlers_read_the_frames_of_each_point(adsimdet, engine, documents):
     from area_detector_handlers.handlers import AreaDetectorHDF5Handler
 

@@ -104,6 +104,22 @@ def test_statistics_against_a_motor_without_images(session):
     assert one_line(session.run("show_image()")).endswith("has no images in its stream 'primary'")
 
 
+@pytest.mark.parametrize("callbacks", ["Enable", "Disable"])
+def test_a_region_is_saved_and_measured(session, callbacks):
+    ports = "adsimdet.hdf1.nd_array_port.put({0!r}); adsimdet.stats1.nd_array_port.put({0!r})"
+    session.run("adsimdet.roi1.size.x.put(200); adsimdet.roi1.size.y.put(100)")
+    session.run(f"adsimdet.roi1.array_callbacks.put({callbacks!r}); {ports.format('ROI1')}")
+    session.run("adsimdet.select_plugins('hdf1', 'stats1'); RE(bp.count([adsimdet]))")
+    session.run(f"adsimdet.select_plugins(); {ports.format('SIM1')}")
+    assert numbers(session, "cat[-1].primary.read()['adsimdet_image'].shape") == (1, 1, 100, 200)
+    total, pixels = numbers(
+        session,
+        "(lambda d: [float(d[f'adsimdet_{n}'].sum()) for n in ('stats1_total', 'image')])(cat[-1].primary.read())",
+    )
+    assert total == pixels > 0
+    assert session.value("adsimdet.roi1.array_callbacks.get(as_string=True)") == callbacks
+
+
 def test_the_spec_file_has_statistics_and_no_column_for_images(session):
     session.run("adsimdet.select_plugins('hdf1', 'stats1')")
     session.run("RE(bp.count([adsimdet], num=2))")

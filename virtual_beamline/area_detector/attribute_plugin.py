@@ -43,6 +43,7 @@ class Attributes(Plugin):
     """
 
     plugin_type = "NDPluginAttribute"
+    passes_on = False
     parameters = (
         p.switch("Reset", ("Done Reset", "Reset"), 0, "Forget values, sums and points").write_only(),
         p.choice("TSControl", ("Erase/Start", "Start", "Stop", "Read"), Control.STOP, "Time series").write_only(),

@@ -86,6 +86,7 @@ class FilePlugin(Plugin):
     many_arrays: ClassVar[bool] = False
     """One file can hold many arrays."""
     counts_all = False
+    passes_on = False
 
     parameters = (
         p.text("FilePath", "/tmp/", "Directory"),

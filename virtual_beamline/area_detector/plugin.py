@@ -187,6 +187,8 @@ class Plugin(ArrayPort):
 
     plugin_type: ClassVar[str] = ""
     """What ADCore calls it; stock clients check it."""
+    passes_on: ClassVar[bool] = True
+    """ArrayCallbacks is Enable at boot, as ADCore has it for all but those at which arrays end."""
     counts_all: ClassVar[bool] = True
     """ArrayCounter counts each array; else the plugin calls :meth:`count_array` for those that it wants to."""
     parameters = (
@@ -217,7 +219,7 @@ class Plugin(ArrayPort):
             source: name of the port whose arrays it gets at first.
         """
         super().__init__(detector, prefix, name)
-        self.set(PluginType=self.plugin_type, NDArrayPort=source, ArrayCallbacks=0)
+        self.set(PluginType=self.plugin_type, NDArrayPort=source, ArrayCallbacks=int(self.passes_on))
         self.lock = threading.RLock()
         """Held while an array is worked on: hold it in :meth:`write` where that must not be disturbed."""
         self._source: ArrayPort | None = None

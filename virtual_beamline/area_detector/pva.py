@@ -28,6 +28,7 @@ class Pva(Plugin):
     """See the module."""
 
     plugin_type = "NDPluginPva"
+    passes_on = False
     parameters = (p.string("PvName", "", "Name of the PV of the frames").readonly(),)
 
     def __init__(

@@ -16,6 +16,7 @@ class StdArrays(Plugin):
     """See the module. ArrayData is of doubles, so that it is right for pixels of any type."""
 
     plugin_type = "NDPluginStdArrays"
+    passes_on = False
     parameters = (p.array("ArrayData", "DOUBLE", PIXELS, "The pixels, the fastest dimension first").readonly(""),)
 
     def process(self, array: NDArray) -> NDArray:
