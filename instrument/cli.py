@@ -16,6 +16,24 @@ if TYPE_CHECKING:
     from instrument.framework.runfiles import DataDirectory
 
 BEGAN = time.monotonic()
+QUEUE_ACTIONS = {  # what `instrument queue` can do; here, so that `--help` need not import it
+    "status": "what the server does",
+    "add": "put a plan in the queue: ascan m1 -1 1 20 0.5, or 'count([scaler1], num=3)'",
+    "list": "what waits in the queue",
+    "remove": "take a plan out of it, by number or uid",
+    "clear": "take all out of it",
+    "start": "run what is in it; opens the session if it is closed",
+    "stop": "stop after the plan that runs",
+    "pause": "pause the plan that runs",
+    "resume": "go on with the paused plan",
+    "abort": "end the plan that runs or is paused",
+    "history": "what has run",
+    "plans": "the plans that may be put in it, or one of them",
+    "devices": "the devices that plans may use",
+    "console": "follow what the server and its session print",
+    "open": "start the session in the server",
+    "close": "end the session in the server",
+}
 
 
 class _Version(argparse.Action):
@@ -55,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_catalog(commands)
     _add_ship(commands)
     _add_tiled(commands)
+    _add_queue(commands)
     return parser
 
 
@@ -137,6 +156,33 @@ def _add_tiled(commands: argparse._SubParsersAction) -> None:
     export.add_argument("directory", metavar="DIRECTORY", type=Path, help="a data directory, made if it is not there")
     export.add_argument("--url", metavar="URL", help="of another server than this directory's; key in $TILED_API_KEY")
     export.add_argument("--catalog", metavar="NAME", help="another catalog than this configuration's")
+
+
+def _add_queue(commands: argparse._SubParsersAction) -> None:
+    text = "the session as a queue server: plans are submitted, and run one after the other"
+    serve = _takes_config(commands.add_parser("qserver", help=text, description=text))
+    serve.add_argument("--redis", metavar="URI", help="a facility's Redis, redis://HOST:PORT (default: its own)")
+    serve.add_argument("--host", metavar="ADDRESS", help="interface to listen on (default: 127.0.0.1)")
+    serve.add_argument("--port", metavar="PORT", type=int, help="takes requests; 0: any free one (default: 60615)")
+    serve.add_argument("--info-port", metavar="PORT", type=int, help="output; 0: any free one (default: 60625)")
+    serve.add_argument("--closed", action="store_true", help="leave opening the session to `instrument queue open`")
+    text = "the queue of the server that runs here"
+    actions = commands.add_parser("queue", help=text, description=text).add_subparsers(
+        dest="action", metavar="ACTION", required=True
+    )
+    for name, help_text in QUEUE_ACTIONS.items():
+        action = _takes_config(actions.add_parser(name, help=help_text, description=help_text))
+        if name == "add":
+            action.add_argument("--front", action="store_true", help="before all others")
+            action.add_argument("plan", metavar="PLAN", nargs=argparse.REMAINDER, help="its name and arguments")
+        elif name == "start":
+            action.add_argument("--wait", action="store_true", help="follow it to its end; exits 1 if a plan failed")
+        elif name == "remove":
+            action.add_argument("which", metavar="WHICH", help="number in the queue, or the beginning of its uid")
+        elif name == "history":
+            action.add_argument("-n", "--num", type=int, default=20, metavar="N", help="the last N (default: 20)")
+        elif name == "plans":
+            action.add_argument("name", metavar="NAME", nargs="?", help="its parameters")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -318,6 +364,20 @@ def _tiled(options: argparse.Namespace) -> int:
     return tiled_cli.ACTIONS[options.action](load(options.config), options)
 
 
+def _qserver(options: argparse.Namespace) -> int:
+    from instrument import queue_cli
+    from instrument.config import load
+
+    return queue_cli.serve(load(options.config), options)
+
+
+def _queue(options: argparse.Namespace) -> int:
+    from instrument import queue_cli
+    from instrument.config import load
+
+    return queue_cli.act(load(options.config), options)
+
+
 COMMANDS = {
     "session": _session,
     "demo": _demo,
@@ -331,6 +391,8 @@ COMMANDS = {
     "catalog": _catalog,
     "ship": _ship,
     "tiled": _tiled,
+    "qserver": _qserver,
+    "queue": _queue,
 }
 FOR_BROKEN_ONES = {"doctor", "report-bug"}  # they do with whatever is installed
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from instrument.queueserver import worker as queue
 from instrument.session import current as _current
 
 
@@ -30,7 +31,8 @@ def _start() -> dict[str, object]:
         hooks = session.suspenders.prompt, session.wait_for_named
         prompt.install(shell, session.last_error, *engines, typed, *hooks)
         session.importer.start()
-    return {**session.names(), **typed}
+    names = {**session.names(), **typed}
+    return {**names, **queue.plans_for_queue(names)} if queue.in_worker() else names
 
 
 _names = _start()

@@ -578,6 +578,11 @@ def _load(path: Path | str | None) -> Config:
 _current: Session | None = None
 
 
+def is_current() -> bool:
+    """Has this process a session?"""
+    return _current is not None
+
+
 def current(config: Path | str | None = None, **options: Any) -> Session:
     """The session of this process; made by the first call.
 

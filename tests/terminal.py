@@ -16,7 +16,7 @@ COLUMNS = 200
 DEADLINE = 60.0  # s, generous: the machine may be busy
 
 # The CA environment of the test process is not the session's: each session starts a beamline of its own.
-NOT_INHERITED = re.compile(r"EPICS_|VIRTUAL_BEAMLINE|INSTRUMENT_CONFIG|IPYTHON|PYTEST")
+NOT_INHERITED = re.compile(r"EPICS_|VIRTUAL_BEAMLINE|INSTRUMENT_CONFIG|IPYTHON|PYTEST|QSERVER")
 
 
 def clean_environment(directory: Path, **extra: str) -> dict[str, str]:

@@ -217,6 +217,19 @@ class Tiled(Model):
     )
 
 
+class Queue(Model):
+    """The queue server that `instrument qserver` is: this session in bluesky-queueserver's worker."""
+
+    redis: str | None = Field(
+        default=None,
+        pattern=r"^redis://\S+$",
+        description="a facility's Redis: redis://[:PASSWORD@]HOST[:PORT][/NUMBER]; without it, one of its own",
+    )
+    host: str = Field(default="127.0.0.1", description="interface that it listens on")
+    port: int = Field(default=60615, ge=0, le=65535, description="TCP port that takes requests; 0 for any free one")
+    info_port: int = Field(default=60625, ge=0, le=65535, description="TCP port of the output; 0 for any free one")
+
+
 class Suspender(Model):
     """What suspends a run until it is well again."""
 
@@ -265,6 +278,7 @@ class _Settings(Model):
     nexus: Nexus = Field(default_factory=Nexus, description="NeXus files")
     ship: Ship = Field(default_factory=Ship, description="the shipping process")
     tiled: Tiled = Field(default_factory=Tiled, description="runs over HTTP")
+    queue: Queue = Field(default_factory=Queue, description="the queue server")
     live: Live = Field(default_factory=Live, description="live table and plot")
     suspenders: Annotated[tuple[Suspender, ...], Field(strict=False)] = Field(
         default=(), description="what suspends a run"

@@ -98,6 +98,11 @@ class DataDirectory:
         return self.root / "unpacked.json"
 
     @property
+    def queue(self) -> Path:
+        """What the queue server keeps."""
+        return self.root / "queue"
+
+    @property
     def tiled(self) -> Path:
         """What a Tiled server of ours keeps."""
         return self.root / "tiled"

@@ -97,10 +97,12 @@ def with_devices(
     """
     signature = inspect.signature(plan)
     given = {name: part for name, part in parts.items() if name in signature.parameters}
-    for name, parameter in signature.parameters.items():
-        device, _, part = DEVICES.get(name, "").partition(".")
-        if parameter.kind is parameter.KEYWORD_ONLY and device in devices:
-            given[name] = attrgetter(part)(devices[device]) if part else devices[device]
+    shown = {
+        name: DEVICES[name]
+        for name, parameter in signature.parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY and DEVICES.get(name, "").partition(".")[0] in devices
+    }
+    given |= {name: device_of(devices, device) for name, device in shown.items()}
     counts = signature.parameters.get(COUNTERS)
     fill = counters is not None and counts is not None and counts.kind is counts.KEYWORD_ONLY
     positional = [p for p in signature.parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
@@ -125,8 +127,9 @@ def with_devices(
 
     bound.__signature__ = signature.replace(  # type: ignore[attr-defined]  what inspect looks for
         parameters=[
-            parameter.replace(default=None if fill and name == COUNTERS else given.get(name, parameter.default))
+            parameter.replace(default=None if fill and name == COUNTERS else shown.get(name, parameter.default))
             for name, parameter in signature.parameters.items()
+            if name not in parts
         ]
     )
     return bound
