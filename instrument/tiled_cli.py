@@ -82,7 +82,31 @@ def backfill(config: Config, options: argparse.Namespace) -> int:
     took = time.monotonic() - began
     sent = len(missing) - len(failures)
     print(f"{sent} runs in {took:.1f} s ({sent / max(took, 1e-9):.1f} runs/s), {len(failures)} failed")
+    told = _tell_of_nexus_files(config, complete, {row.uid for row, _ in failures})
+    if told:
+        print(f"the server was told of {told} NeXus files")
     return 1 if failures else 0
+
+
+def _tell_of_nexus_files(config: Config, runs: Iterable[Row], failed: set[str]) -> int:
+    """Tell the server of the NeXus files that it does not know. Returns how many."""
+    from instrument.callbacks.nexus import NexusWriter
+    from instrument.callbacks.outbox import outcomes
+    from instrument.tiled.nexus import NexusFiles
+
+    written = outcomes(_data(config).outbox, NexusWriter.name)
+    paths = {row.uid: written[row.uid][1] for row in runs if row.uid in written and row.uid not in failed}
+    paths = {uid: path for uid, path in paths.items() if path and Path(path).exists()}
+    newest = {path: uid for uid, path in paths.items()}  # a file of a chosen name is that of the last run
+    if not newest:
+        return 0
+    files = NexusFiles(Server.of(config), catalog_of(config))
+    there = files.there()
+    missing = {uid: path for path, uid in newest.items() if there.get(uid) != path}
+    for uid, path in missing.items():
+        files.add(uid, Path(path))
+    files.close()
+    return len(missing)
 
 
 def export(config: Config, options: argparse.Namespace) -> int:

@@ -31,6 +31,7 @@ from instrument.tiled.connection import (
     plain,
     told,
 )
+from instrument.tiled.nexus import FILES
 from instrument.tiled.places import need_tiled
 
 if TYPE_CHECKING:
@@ -434,6 +435,25 @@ class Run:
         link = array.item["links"]["full"]
         with told(self.catalog.url):
             return get(array, link, params={"slice": place}, headers={"Accept": "image/png"}).content
+
+    def nexus(self) -> Any:
+        """Its NeXus file: Tiled's client, whose groups and fields are found by name and read by slice.
+
+            run.nexus()["entry/data/adsimdet"][0, 100:200]
+
+        Raises:
+            TiledQuestionError: The server was not told of any: sessions do, with `nexus: {enabled: true}`.
+        """
+        with told(self.catalog.url):
+            found: Any = self.catalog.root
+            for name in (FILES, self.catalog.name, self.uid):
+                found = None if found is None else node_of(plain(found), name)
+        if found is None:
+            raise TiledQuestionError(
+                f"{self!r} has no NeXus file on {self.catalog.url}: sessions write them with `nexus: {{enabled: true}}`"
+                ", `instrument tiled backfill` tells of earlier ones"
+            )
+        return found
 
     def _images(self, key: str | None, stream: str) -> Any:
         arrays = {name: array for name, array in self.arrays(stream).items() if len(array.shape) >= 3}

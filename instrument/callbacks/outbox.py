@@ -580,6 +580,27 @@ class Outbox:
         return complete
 
 
+def outcomes(path: Path, name: str, uid: str | None = None) -> dict[str, tuple[str, str | None]]:
+    """How far a consumer of the outbox is, for other processes.
+
+    Args:
+        path: The marks, `DataDirectory.outbox`.
+        name: The consumer's.
+        uid: Of this run only.
+
+    Returns:
+        By uid, the state, and what was written.
+    """
+    if not path.exists():
+        return {}
+    database = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5.0)
+    try:
+        query = "SELECT uid, state, result FROM deliveries WHERE consumer = ? AND coalesce(?, uid) = uid"
+        return {uid: (state, result) for uid, state, result in database.execute(query, (name, uid))}
+    finally:
+        database.close()
+
+
 def table(rows: Iterable[tuple[str, int, int, str]]) -> Any:
     """Rows of `Outbox.rows`, or of the shipping process, as a pyRestTable."""
     import pyRestTable

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from instrument.config.errors import UserError
@@ -23,10 +24,15 @@ def _mongodb(config: Config) -> Iterable[ShippedConsumer]:
 
 def _tiled(config: Config) -> Iterable[ShippedConsumer]:
     if config.tiled.feed:
+        from instrument.callbacks.nexus_shipped import ShippedNexusFiles
+        from instrument.framework.runfiles import DataDirectory
         from instrument.tiled.connection import Server, catalog_of
+        from instrument.tiled.nexus import NexusFiles
         from instrument.tiled.writing import TiledConsumer
 
         yield TiledConsumer(Server.of(config), catalog_of(config))
+        data = DataDirectory(Path.cwd() / config.directories.data)
+        yield ShippedNexusFiles(NexusFiles(Server.of(config), catalog_of(config)), data.outbox)
 
 
 def _configured(config: Config) -> Iterable[ShippedConsumer]:

@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import time
+import warnings
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
@@ -196,6 +197,7 @@ def make_app(settings: Settings, tree: Any, *, write: str, read: str) -> Any:
     from instrument.tiled.whole_runs import router as whole_runs
 
     logging.getLogger("tiled.server.app").setLevel(logging.WARNING)  # its import has set it to INFO
+    warnings.filterwarnings("ignore", "The dataset .* is of object type")  # each text of a NeXus file
     translations.register()
     indexes.sort_by_index()
     count_when_asked()
