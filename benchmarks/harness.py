@@ -18,6 +18,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 600.0  # s that one process may take before it counts as hung
+_NO_CONCERN = {"VIRTUAL_BEAMLINE", "INSTRUMENT_CONFIG", "PYTHONSTARTUP", "PYTHONDONTWRITEBYTECODE"}
 _NAME, _LIMIT, _MEASURED = 52, 14, 14  # widths of the table's columns
 
 
@@ -148,11 +149,15 @@ def median(values: Iterable[float]) -> float:
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """This process's environment without EPICS's, with `benchmarks` importable."""
+    """This process's environment as a person's shell has it, with `benchmarks` importable.
+
+    Without EPICS's variables, and without PYTHONDONTWRITEBYTECODE, which containers like to set: from the second start
+    on Python reads the compiled modules of this repository, as it does those that pip has installed.
+    """
     inherited = {
         key: value
         for key, value in os.environ.items()
-        if not key.startswith("EPICS_") and key not in {"VIRTUAL_BEAMLINE", "INSTRUMENT_CONFIG", "PYTHONSTARTUP"}
+        if not key.startswith("EPICS_") and key not in _NO_CONCERN
     }
     return {**inherited, "PYTHONPATH": str(ROOT), **variables}
 

@@ -30,7 +30,7 @@ def _start() -> dict[str, object]:
         engines = session.RE, session.engine_without_documents()
         hooks = session.suspenders.prompt, session.wait_for_named
         prompt.install(shell, session.last_error, *engines, typed, *hooks)
-        session.importer.start()
+        prompt.once_shown(shell, session.importer.start)  # sooner, it would take its time from the prompt
     names = {**session.names(), **typed}
     return {**names, **queue.plans_for_queue(names)} if queue.in_worker() else names
 

@@ -106,8 +106,11 @@ class Session:
         self._closed = False
         self._closing = threading.Event()
         self._start_beamline()
-        from instrument.framework.prompt import LastError  # with bluesky, while the virtual beamline boots
+        # With ophyd and bluesky, while the virtual beamline boots.
+        from instrument.framework.channel_access import import_ophyd
+        from instrument.framework.prompt import LastError
 
+        import_ophyd()
         self.last_error = LastError()
 
     # --- the virtual beamline
@@ -332,8 +335,10 @@ class Session:
         from instrument.devices.health import Health
         from instrument.framework.baseline import SupplementalData
         from instrument.framework.channel_access import silence_libca
+        from instrument.framework.first_metadata import collect_first_metadata
 
         silence_libca()
+        collect_first_metadata()
         self._load_code({*reserved, *(spec.name for spec in self.config.devices)})
         self.devices = registry.build(self.config.devices, reserved)
         for device in self.devices.values():

@@ -102,7 +102,9 @@ class _Channel:
 def attach() -> Any:
     """Make the calling thread one of the process's CA context, which is made if there is none; gives `epics.ca`."""
     if "epics.ca" not in sys.modules:
-        import epicscorelibs.path.pyepics  # noqa: F401  chooses the libca that ophyd chooses
+        from instrument.framework.channel_access import name_libca
+
+        name_libca()  # the libca that ophyd chooses
     from epics import ca
 
     if ca.libca is None:

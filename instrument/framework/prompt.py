@@ -215,6 +215,20 @@ def _extend_prompt(shell: Any, before_prompt: Callable[[], str]) -> None:
     shell.prompts = SessionPrompts(shell)
 
 
+def once_shown(shell: Any, function: Callable[[], object]) -> None:
+    """Call a function when the first prompt is on the screen; at once in a shell that draws none (a kernel, a pipe)."""
+    application = getattr(getattr(shell, "pt_app", None), "app", None)
+    if application is None:
+        function()
+        return
+
+    def shown(_application: Any) -> None:
+        application.after_render -= shown
+        function()
+
+    application.after_render += shown
+
+
 def _show_plan(value: Any, printer: Any, _cycle: bool) -> None:
     printer.text(plan_hint(value) if statements.is_plan(value) else object.__repr__(value))
 
