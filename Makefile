@@ -18,6 +18,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "setting up $(VENV) (once; a minute or two)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(BUILD)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[dev]'
+	@$(BIN)/python -m compileall -q instrument virtual_beamline  # as pip does with what it installs
 	@touch $(STAMP)
 
 setup: $(STAMP)  ## make .venv with pinned dependencies

@@ -155,9 +155,7 @@ def environment(**variables: str) -> dict[str, str]:
     on Python reads the compiled modules of this repository, as it does those that pip has installed.
     """
     inherited = {
-        key: value
-        for key, value in os.environ.items()
-        if not key.startswith("EPICS_") and key not in _NO_CONCERN
+        key: value for key, value in os.environ.items() if not key.startswith("EPICS_") and key not in _NO_CONCERN
     }
     return {**inherited, "PYTHONPATH": str(ROOT), **variables}
 

@@ -9,11 +9,12 @@ import logging
 import math
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Literal
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from instrument.config.names import LOGGER_NAME
 from instrument.framework import screen
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -32,6 +34,7 @@ logger = logging.getLogger(LOGGER_NAME)
 DRAW_INTERVAL = 0.1  # s between two drawings at the least
 DRAW_SHARE = 0.2  # of the time at the most
 LONGEST_INTERVAL = 1.0  # s, however long a drawing takes
+ROOM = 0.5  # of what is shown: how much is added where points leave the axes, so that the next ones find them unchanged
 MOST_CURVES = 8  # scans in one window; older ones are taken away
 AXES_INCHES = 5  # the side of one pair of axes, as bluesky has it
 NOTEBOOK_INCHES = 3.5  # the same in a notebook, whose cells are narrower than a window
@@ -71,7 +74,7 @@ class Windows:
         self._not_before = 0.0
         self._drawing = False
         self._laid_out: WeakKeyDictionary[Figure, list[int] | None] = WeakKeyDictionary()  # with its labels' lengths
-        self._shown: WeakSet[Figure] = WeakSet()
+        self._blitters: WeakKeyDictionary[Figure, _Blitter] = WeakKeyDictionary()
 
     def add(self, series: Series) -> None:
         """Have a series drawn from now on; in a notebook, below what was shown before."""
@@ -95,6 +98,8 @@ class Windows:
         except Exception as error:
             # What could not be drawn once is not tried again; the next run has a plot again.
             self._new.clear()
+            for curve in self._curves:
+                curve.keep_still()
             self._curves.clear()
             if force:
                 raise
@@ -159,6 +164,8 @@ class Windows:
             old.remove()
             self._curves.remove(old)
         self._last = figure
+        if figure in self._blitters:
+            self._blitters[figure].forget()
 
     def _figure(self, name: str) -> Figure:
         if _is_inline():
@@ -184,20 +191,25 @@ class Windows:
         has_window, slot = _has_window(figure), self._slot_of(figure)
         if not has_window and slot is None and not force:
             return
-        if figure not in self._shown:
-            self._shown.add(figure)
+        if figure not in self._blitters:
+            self._blitters[figure] = _Blitter(figure)
             if has_window:
                 figure.show()
             figure.canvas.mpl_connect("resize_event", lambda _event: self._lay_out(figure))
+        blitter = self._blitters[figure]
+        curves = [curve for curve in self._curves if curve.figure is figure]
+        moving = [line for curve in curves for line in curve.moving((has_window or slot is not None) and not ended)]
         if ended or self._laid_out.get(figure) is None:
             self._lay_out(figure)
-        figure.canvas.draw()
-        # Laying out anew costs as much as drawing: only at the end, and where labels have become longer or shorter.
-        # The colour bar of a signal that does not change has no labels at all.
-        lengths = [max((len(label.get_text()) for label in axes.get_yticklabels()), default=0) for axes in figure.axes]
-        laid_out = self._laid_out.get(figure) or lengths
-        self._laid_out[figure] = lengths if lengths == laid_out else None
-        figure.set_layout_engine("none")
+        if self._laid_out.get(figure) is None or not blitter.move(moving):
+            blitter.draw(moving)
+            # Laying out anew costs as much as drawing: only at the end, and where labels have become longer or shorter.
+            # The colour bar of a signal that does not change has no labels at all.
+            labels = [[label.get_text() for label in axes.get_yticklabels()] for axes in figure.axes]
+            lengths = [max(map(len, texts), default=0) for texts in labels]
+            laid_out = self._laid_out.get(figure) or lengths
+            self._laid_out[figure] = lengths if lengths == laid_out else None
+            figure.set_layout_engine("none")
         if has_window:
             figure.canvas.flush_events()
         if slot is not None:
@@ -257,6 +269,68 @@ def _png(figure: Figure) -> bytes:
     return picture.getvalue()
 
 
+class _Blitter:
+    """Draws what moves in a figure onto a kept picture of the rest, at a tenth of the work of drawing all of it.
+
+    That is what matplotlib calls blitting. A picture is kept whenever all is drawn, also by the window itself, which
+    does so when it is resized, or its user zooms.
+    """
+
+    def __init__(self, figure: Figure) -> None:
+        self._figure = weakref.ref(figure)
+        self._moving: list[tuple[Axes, Artist]] = []
+        self._rest: Any = None  # pixels
+        self._limits: list[tuple[float, ...]] = []  # of the axes on that picture
+        figure.canvas.mpl_connect("draw_event", self._drawn)
+
+    def forget(self) -> None:
+        """Something of what does not move has changed."""
+        self._rest = None
+
+    def draw(self, moving: list[tuple[Axes, Artist]]) -> None:
+        """Draw all of it."""
+        self._moving = moving
+        self.canvas.draw()
+
+    def move(self, moving: list[tuple[Axes, Artist]]) -> bool:
+        """Draw what moves; False if that is not enough."""
+        if self._rest is None or moving != self._moving or not moving or self._limits != _limits(self.figure):
+            return False
+        self.canvas.restore_region(self._rest)
+        self._draw_moving()
+        self.canvas.blit(self.figure.bbox)
+        return True
+
+    @property
+    def figure(self) -> Figure:
+        """The figure."""
+        figure = self._figure()
+        assert figure is not None  # who calls has it
+        return figure
+
+    @property
+    def canvas(self) -> Any:
+        """Its canvas, of whatever backend."""
+        return self.figure.canvas
+
+    def _drawn(self, _event: Any) -> None:
+        """All but what moves has been drawn."""
+        if self.canvas.is_saving():  # to a file, and with what moves
+            return
+        self._rest = self.canvas.copy_from_bbox(self.figure.bbox) if self.canvas.supports_blit else None
+        self._limits = _limits(self.figure)
+        self._draw_moving()
+
+    def _draw_moving(self) -> None:
+        for axes, artist in self._moving:
+            if artist.axes is axes:  # it may have been removed
+                axes.draw_artist(artist)
+
+
+def _limits(figure: Figure) -> list[tuple[float, ...]]:
+    return [(*axes.get_xlim(), *axes.get_ylim()) for axes in figure.axes]
+
+
 class _Curve:
     """What one run has drawn into a figure."""
 
@@ -283,6 +357,14 @@ class _Curve:
         self.refresh(ended)
         self.series.drawn, self.series.finished = count, ended
         return True
+
+    def moving(self, _on: bool) -> list[tuple[Axes, Artist]]:
+        """What can be drawn by itself, above all else, while the run goes on; if it is not on, nothing any more."""
+        return []
+
+    def keep_still(self) -> None:
+        """Have all of it drawn with the rest of the figure."""
+        self.moving(False)
 
     def is_open(self) -> bool:
         """Is the figure still there?"""
@@ -323,6 +405,7 @@ class _Line(_Curve):
 
     def open(self) -> None:
         (x,) = self.series.x
+        self._has_room = False
         for signal, axes in self.axes.items():
             (line,) = axes.plot([], [], ".-", label=self.series.label)
             self.artists[signal] = [line]
@@ -342,7 +425,54 @@ class _Line(_Curve):
                 self._mark(signal, axes, line.get_color())
                 _legend(axes, _free_corner(axes))
             axes.relim(visible_only=True)
-            axes.autoscale_view()
+            if ended:
+                axes.autoscale_view()
+            else:
+                self._make_room(axes)
+
+    def moving(self, on: bool) -> list[tuple[Axes, Artist]]:
+        """The lines."""
+        on = on and not self.series.ended
+        lines = [(axes, self.artists[signal][0]) for signal, axes in self.axes.items() if self.artists[signal]]
+        for _, line in lines:
+            if line.get_animated() != on:  # matplotlib's word for what is not drawn with the rest
+                line.set_animated(on)
+        return lines if on else []
+
+    def _make_room(self, axes: Axes) -> None:
+        """Have the axes show all points, and room for what is likely to follow; at the end of the run they fit again.
+
+        What a person has set, a range or a scale, is left alone.
+        """
+        points = axes.dataLim.get_points()
+        for which, on, scale, shown, show in (
+            (0, axes.get_autoscalex_on(), axes.get_xscale(), axes.get_xlim(), axes.set_xlim),
+            (1, axes.get_autoscaley_on(), axes.get_yscale(), axes.get_ylim(), axes.set_ylim),
+        ):
+            low, high = (float(end) for end in points[:, which])
+            if not on or (scale == "linear" and self._has_room and shown[0] <= low <= high <= shown[1]):
+                continue
+            if scale != "linear" or not low < high or shown[0] > shown[1]:
+                axes.autoscale_view(scalex=which == 0, scaley=which == 1)
+                continue
+            first, last = self._expected(low, high) if which == 0 else (low, high)
+            room = ROOM * (high - low)
+            if self._has_room:
+                first, last = (low - room if low < shown[0] else first), (high + room if high > shown[1] else last)
+            margin = 0.05 * (last - first)
+            show(first - margin, last + margin, auto=True)
+        self._has_room = self.series.count > 1
+
+    def _expected(self, low: float, high: float) -> tuple[float, float]:
+        """The range of all points of this run, if they are at equal steps and it is known how many there will be."""
+        series = self.series
+        count, wanted = series.count, series.start.get("num_points") or 0
+        steps = series.start.get("plan_pattern") == "inner_product" or series.x == ("time",)
+        if not steps or not 1 < count < wanted:
+            return low, high
+        x = series.arrays(series.x[0])[0]
+        last = x[0] + (x[count - 1] - x[0]) * (wanted - 1) / (count - 1)
+        return (min(low, last), max(high, last)) if np.isfinite(last) else (low, high)
 
     def _mark(self, signal: str, axes: Axes, color: Any) -> None:
         """Mark the peak's centre, if the scan has seen the whole of one."""

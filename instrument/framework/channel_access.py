@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib.abc
 import importlib.util
 import os
 import sys
 from collections.abc import Iterator
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import Any
 
 _handlers: list[object] = []  # libca keeps a pointer to each
 _FINDER = "epicscorelibs.path.pyepics"  # sets $PYEPICS_LIBCA; ophyd imports it
@@ -20,17 +24,21 @@ _FINDER = "epicscorelibs.path.pyepics"  # sets $PYEPICS_LIBCA; ophyd imports it
 def name_libca() -> None:
     """Tell pyepics to use the libca of epicscorelibs, by $PYEPICS_LIBCA, unless that names one already.
 
-    That is what `import epicscorelibs.path.pyepics` does, which imports setuptools and looks through all modules for
-    it: a tenth of a second.
+    It is what the import of `epicscorelibs.path.pyepics` is for, with which ophyd begins; but that imports setuptools
+    and looks through all modules to find itself: a tenth of a second. It finds its work done.
     """
-    with contextlib.suppress(ImportError):  # without epicscorelibs pyepics uses a libca of its own
+    if _FINDER in sys.modules:
+        return
+    try:
         from epicscorelibs.lib import ca_dsoinfo
-
-        os.environ.setdefault("PYEPICS_LIBCA", ca_dsoinfo.sofilename)
+    except ImportError:  # pyepics has a libca of its own
+        return
+    os.environ.setdefault("PYEPICS_LIBCA", ca_dsoinfo.sofilename)
+    sys.modules[_FINDER] = ModuleType(_FINDER, "Its work is done: see instrument.framework.channel_access.")
 
 
 def import_ophyd() -> None:
-    """Import ophyd, without two things that make up a quarter of its import and that are needed rarely or never.
+    """Import ophyd, without two things that make up a quarter of its import and are needed rarely or never.
 
     - Its search for libca: see `name_libca`.
     - networkx, with which an area detector checks and draws how its plugins are connected: loaded when one does.
@@ -38,34 +46,31 @@ def import_ophyd() -> None:
     if "ophyd" in sys.modules:
         return
     name_libca()
-    _load_at_first_use("networkx")
-    with _without(_FINDER):
+    with _AtFirstUse("networkx").installed():
         import ophyd  # noqa: F401
 
 
-@contextlib.contextmanager
-def _without(module: str) -> Iterator[None]:
-    """Have a module look as if it were not installed."""
-    if module in sys.modules:
-        yield
-        return
-    sys.modules[module] = None  # type: ignore[assignment]  how Python's import system spells that
-    try:
-        yield
-    finally:
-        del sys.modules[module]
+class _AtFirstUse(importlib.abc.MetaPathFinder):
+    """While installed, one module that is imported is loaded only when something of it is used."""
 
+    def __init__(self, module: str) -> None:
+        self._module = module
 
-def _load_at_first_use(name: str) -> None:
-    """Have a module, if it is installed, loaded only when something of it is used."""
-    specification = None if name in sys.modules else importlib.util.find_spec(name)
-    if specification is None or specification.loader is None:
-        return
-    loader = importlib.util.LazyLoader(specification.loader)
-    specification.loader = loader
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[name] = module
-    loader.exec_module(module)
+    def find_spec(self, name: str, path: Any, target: Any = None) -> ModuleSpec | None:
+        """How to load the module; other modules are left to the other finders."""
+        found = PathFinder.find_spec(name, path, target) if name == self._module else None
+        if found is not None and found.loader is not None:
+            found.loader = importlib.util.LazyLoader(found.loader)
+        return found
+
+    @contextlib.contextmanager
+    def installed(self) -> Iterator[None]:
+        """Be asked first."""
+        sys.meta_path.insert(0, self)
+        try:
+            yield
+        finally:
+            sys.meta_path.remove(self)
 
 
 def silence_libca() -> None:

@@ -313,6 +313,66 @@ def test_what_is_drawn_is_what_was_measured(record, bec, feed):
     assert list(line.get_ydata()) == pytest.approx(list(np.exp(-(np.linspace(-5, 5, 11) ** 2) / 2)))
 
 
+def pixels(figure):
+    return np.asarray(figure.canvas.buffer_rgba()).copy()
+
+
+def test_a_growing_line_is_drawn_alone_and_looks_as_if_all_were_drawn(record, bec, gui):
+    import matplotlib.pyplot as plt
+
+    documents = record(bp.scan([det], motor, -3, 3, 41))
+    shown, events = [], 0
+    for name, doc in documents:
+        bec(name, doc)
+        if name == "event":
+            bec.draw(force=True)
+            events += 1
+            if events in (8, 20, 39):
+                figure = plt.figure("det vs motor")
+                drawn = len(gui.draws)
+                (axes,), (line,) = figure.axes, lines_of("det vs motor")[0]
+                assert axes.get_xlim()[0] < -3 < 3 < axes.get_xlim()[1]  # all of the scan, from its second point on
+                assert len(line.get_xdata()) == events
+                shown.append(pixels(figure))
+                figure.canvas.draw()  # as a window does by itself when something lay over it
+                np.testing.assert_array_equal(pixels(figure), shown[-1])
+                line.set_visible(False)
+                figure.canvas.draw()
+                assert not np.array_equal(pixels(figure), shown[-1])
+                line.set_visible(True)
+                figure.canvas.draw()
+                del gui.draws[drawn:]
+    assert len(gui.draws) < events / 2
+    bec.draw()  # the run has ended
+    assert not line.get_animated()
+    assert axes.get_xlim() == pytest.approx((-3.3, 3.3))
+
+
+def test_a_picture_saved_in_the_midst_of_a_run_has_its_line(record, bec, gui, tmp_path):
+    documents = record(bp.scan([det], motor, -3, 3, 21))
+    with_line, without = tmp_path / "with.png", tmp_path / "without.png"
+    for name, doc in documents[: len(documents) // 2]:
+        bec(name, doc)
+        bec.draw(force=True)
+    bec.save_plot(with_line)
+    (line,) = lines_of("det vs motor")[0]
+    line.set_visible(False)
+    bec.save_plot(without)
+    assert with_line.read_bytes() != without.read_bytes()
+
+
+def test_a_range_that_somebody_has_set_is_kept_while_the_run_goes_on(record, bec, gui):
+    import matplotlib.pyplot as plt
+
+    documents = record(bp.scan([det], motor, -3, 3, 21))
+    for number, (name, doc) in enumerate(documents):
+        bec(name, doc)
+        bec.draw(force=True)
+        if number == 8:
+            plt.figure("det vs motor").axes[0].set_xlim(-1, 0)
+    assert plt.figure("det vs motor").axes[0].get_xlim() == (-1, 0)
+
+
 def assert_nothing_is_cut_off(label):
     import matplotlib.pyplot as plt
 
