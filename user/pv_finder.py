@@ -78,6 +78,8 @@ def _signals(obj: Any, wanted: str) -> Iterator[EpicsSignalBase]:
 
 def _may_have(device: Device, component: Component, wanted: str) -> bool:
     """Whether a PV may belong to a component that has not been made yet."""
+    if not issubclass(component.cls, (Device, EpicsSignalBase)):
+        return False  # computed from other signals, which it would wait for
     suffixes = {"suffix": component.suffix, **component.kwargs}
     prefixes = [
         component.maybe_add_prefix(device, key, suffix)
