@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,7 @@ logger = logging.getLogger(LOGGER_NAME)
 
 KEYS = ("cen", "com", "max", "min")
 FEWEST_POINTS = 3  # of a scan that is to show a peak
+SAME_WIDTH = 0.25  # part of its width by which that of a stable peak may change from scan to scan
 
 
 @dataclass(frozen=True)
@@ -231,7 +233,8 @@ def lineup2(
         num: How many points each scan has.
         most: How many scans at the most.
         width_factor: Half the range of the next scan, in widths (FWHM) of the peak.
-        stable: The peak is stable when it moves by less than this, in its widths.
+        stable: The peak is stable when it moves by less than this, in its widths, and is as wide as before to a
+            quarter: scans too coarse to see the peak agree about a wrong place now and then, not about its width.
         key: Where to go: "cen", "com", "max" or "min".
         signal: Which signal of the first detector, if it has several.
         md: Metadata.
@@ -258,6 +261,7 @@ def lineup2(
     low, high = origin + start, origin + finish
     found: list[Lineup] = []
     place: float | None = None
+    width: float | None = None
     reached = False
     for number in range(1, most + 1):
         checks.within_limits(name, motor, (low, high))
@@ -269,9 +273,12 @@ def lineup2(
         statistics, before = one.statistics, place
         place = _place(statistics, key)
         if place is not None and statistics.fwhm:
-            if before is not None and abs(place - before) < stable * statistics.fwhm:
+            moved = math.inf if before is None else abs(place - before)
+            changed = math.inf if width is None else abs(statistics.fwhm - width)
+            if moved < stable * statistics.fwhm and changed < SAME_WIDTH * statistics.fwhm:
                 reached = True
                 break
+            width = statistics.fwhm
             low, high = place - width_factor * statistics.fwhm, place + width_factor * statistics.fwhm
         elif place is None and statistics.found and statistics.max and statistics.min:
             top = statistics.min if (statistics.height or 0) < 0 and statistics.kind != "edge" else statistics.max

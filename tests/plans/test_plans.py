@@ -7,6 +7,7 @@ import re
 from types import SimpleNamespace
 
 import bluesky.plan_stubs as bps
+import numpy as np
 import pytest
 from bluesky.simulators import summarize_plan
 from ophyd.sim import SynGauss
@@ -198,6 +199,14 @@ def test_lineup2_goes_on_until_the_peak_is_stable(bench, caplog):
     assert f"stable after {len(found)} scans" in caplog.text
     assert "scan 1: cen -, FWHM -" in caplog.text
     assert bench.motor.readback.get() == found[-1].position
+
+
+@pytest.mark.parametrize("seed", [364, 549, 963, 991])
+def test_lineup2_believes_no_two_scans_too_coarse_to_see_the_peak(bench, seed):
+    """In these random numbers two scans of a point or two on the peak agree about a centre half a width beside it."""
+    bench.noisy.random_state = np.random.RandomState(seed)
+    found = bench.run(plans.lineup2([bench.noisy], bench.motor, -3, 0.1, 9))
+    assert found[-1].position == pytest.approx(0.3, abs=0.02)
 
 
 class TwoSignals(SynGauss):
