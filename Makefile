@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-WORKERS ?= 2
 # What builds us and the dependencies that come as source (PIMS needs setuptools with wheel), pinned like the rest.
 BUILD  := setuptools wheel hatchling editables
 

@@ -1,4 +1,7 @@
-"""`make test`: lint, types, layers, tests. What a machine can't run is counted and printed last as NOT RUN."""
+"""`make test`: lint, types, layers, tests. What a machine can't run is counted and printed last as NOT RUN.
+
+`python3 tests/gate.py --programs` only installs the programs that tests need of the system, with any Python.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,10 @@ def missing_programs() -> list[str]:
     """Install what tests need of the system, if we are root on Debian; return what is still missing."""
     missing = [name for name in SYSTEM_PROGRAMS if shutil.which(name) is None]
     if missing and shutil.which("apt-get") and os.geteuid() == 0:
-        for command in (["update"], ["install", "-y", *(SYSTEM_PROGRAMS[name] for name in missing)]):
+        for command in (
+            ["update"],
+            ["install", "-y", "--no-install-recommends", *(SYSTEM_PROGRAMS[name] for name in missing)],
+        ):
             subprocess.run(["apt-get", *command], capture_output=True, check=False)
         missing = [name for name in SYSTEM_PROGRAMS if shutil.which(name) is None]
     return missing
@@ -43,6 +49,8 @@ def run(command: list, *, quiet: bool = False) -> subprocess.CompletedProcess[st
 def main(arguments: list[str]) -> int:
     """Run every step, also after one failed; exit 1 if any did."""
     missing = missing_programs()
+    if arguments == ["--programs"]:
+        return 0
     failed = [name for name, command in AT_ONCE if run(command).returncode]
     with ThreadPoolExecutor() as pool:
         beside = {name: pool.submit(run, command, quiet=True) for name, command in BESIDE_THE_TESTS}

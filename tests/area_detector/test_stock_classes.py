@@ -269,7 +269,7 @@ def test_ad_creator_with_the_default_plugins(ad, run, images):
 
 
 def test_no_completion_is_lost_at_a_period_of_5_ms(ad, engine):
-    """Stock SingleTrigger forgets its status if it hears of the end before trigger() has returned it."""
+    """Each acquisition's end is told, once."""
     from bluesky import plans as bp
     from ophyd import SimDetector, SingleTrigger
 
