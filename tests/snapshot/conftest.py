@@ -81,7 +81,7 @@ def snapshot(virtual_beamline, tmp_path, monkeypatch, capsys):
     return run
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def put(virtual_beamline):
     """Write a PV of the beamline, and wait until it is written."""
 

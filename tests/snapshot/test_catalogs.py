@@ -20,7 +20,7 @@ def catalog(snapshot, put, tmp_path):
     """A catalog in MongoDB's layout with a snapshot, as the shipping process fills it; and what was printed."""
     put("gp:gp:array1", [0.1, 0.2, 0.3])
     put("gp:gp:longtext1", list("a long text of more than forty characters: µm".encode()))
-    printed = snapshot(*NAMES, "--timeout", "0.5", "-m", "purpose=example").out
+    printed = snapshot(*NAMES, "--timeout", "3", "-m", "purpose=example").out
     database = mongomock.MongoClient().get_database("runs")
     writer = MongoDB(database, database)
     for run in runs(tmp_path):
