@@ -268,6 +268,48 @@ def test_ad_creator_with_the_default_plugins(ad, run, images):
     check_spots([np.squeeze(frame) for frame in frames_of(run(det, num=2), det)])
 
 
+def test_apstools_frame_types_and_local_names(ad, run, images):
+    """What a scan of dark, white and data frames sets up (names of FrameType's choices), and asks afterwards."""
+    from apstools.devices import AD_full_file_name_local, ad_creator, ensure_AD_plugin_primed
+    from apstools.devices.area_detector_support import AD_setup_FrameType
+
+    paths = {"write_path_template": f"{images}/", "read_path_template": f"{images}/"}
+    det = ad_creator("ad:", name="det", plugins=["cam", {"hdf1": paths}])
+    reads(det, det.hdf1)
+    ensure_AD_plugin_primed(det.hdf1, allow=True)
+    try:
+        AD_setup_FrameType("ad:", scheme="DataExchange")
+        for number, name in enumerate(("/exchange/data", "/exchange/data_dark", "/exchange/data_white")):
+            ad.put("cam1:FrameType", number)
+            assert ad.text("cam1:FrameType_RBV") == name
+        ad.set("cam1:", FrameType=1)
+        (dark,) = frames_of(run(det, num=1), det)
+    finally:
+        AD_setup_FrameType("ad:", scheme="reset")
+    assert ad.text("cam1:FrameType_RBV.ONST") == "Background"
+    assert dark.max() < 20
+    path = AD_full_file_name_local(det.hdf1)
+    with h5py.File(path) as file:
+        assert np.array_equal(file["entry/data/data"], dark)
+
+
+def test_each_plugin_that_ad_creator_knows_connects_if_it_is_here(ad):
+    from apstools.devices import PLUGIN_DEFAULTS, ad_creator
+
+    here = [
+        *("cam", "image", "pva", "attr1", "cc1", "overlay1", "process1", "transform1"),
+        *(f"roi{number}" for number in range(1, 5)),
+        *(f"stats{number}" for number in range(1, 6)),
+    ]
+    writers = {"hdf1", "tiff1", "jpeg1"}
+    # Absent, because nothing computes them: PVs that pretend are worse than none.
+    absent = {"badpix1", "cb1", "cc2", "codec1", "fft1", "gather1", "roistat1", "scatter1", "magick1", "netcdf1"}
+    assert {*here, *writers, *absent} == set(PLUGIN_DEFAULTS)
+    det = ad_creator("ad:", name="det", plugins=here)
+    for name in here:
+        getattr(det, name).wait_for_connection(timeout=20)
+
+
 def test_no_completion_is_lost_at_a_period_of_5_ms(ad, engine):
     """Each acquisition's end is told, once."""
     from bluesky import plans as bp

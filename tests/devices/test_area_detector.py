@@ -296,6 +296,37 @@ def test_a_misspelt_plugin_or_camera_is_told_with_the_nearest_match():
         area_detector_of(plugins=["hdf1"], record=["stat1"])
 
 
+def test_a_run_is_recorded_as_that_of_apstools_is(adsimdet, engine, documents, tmp_path):
+    """The same data keys, configuration and references to frames, but for names of files."""
+    from apstools.devices import ad_creator
+
+    paths = {"write_path_template": f"{tmp_path}/", "read_path_template": f"{tmp_path}/"}
+    stock = ad_creator("ad:", name="adsimdet", plugins=["cam", "image", "pva", {"hdf1": paths}])
+    stock.read_attrs = ["hdf1"]
+    stock.hdf1.read_attrs = []
+    stock.stage_sigs["cam.num_images"] = 1
+    found = []
+    for camera in (stock, adsimdet):
+        documents.clear()
+        engine(bp.count([camera], num=2))
+        (descriptor,) = [document for name, document in documents if name == "descriptor"]
+        (resource,) = [document for name, document in documents if name == "resource"]
+        key = descriptor["data_keys"]["adsimdet_image"]
+        frames = h5py.File(file_of(documents))["entry/data/data"]
+        found.append(
+            {
+                "keys": set(descriptor["data_keys"]),
+                "image": {name: key[name] for name in ("dtype", "external", "source")},
+                "frame": tuple(key["shape"])[-2:],
+                "configuration": {n for n in descriptor["configuration"]["adsimdet"]["data"] if "_cam_" in n},
+                "resource": (resource["spec"], resource["resource_kwargs"], resource["path_semantics"]),
+                "datum": [document["datum_kwargs"] for name, document in documents if name == "datum"],
+                "frames": (frames.shape, frames.dtype),
+            }
+        )
+    assert found[0] == found[1]
+
+
 def test_a_detector_that_records_statistics_is_made_and_shown_while_its_ioc_does_not_answer():
     made = area_detector(prefix="nobody:", name="absent", plugins=["hdf1", "stats1"], record=["stats1", "hdf1"])
     assert "stats1" in repr(made)
