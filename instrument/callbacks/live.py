@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(LOGGER_NAME)
 
-REPORTED = ("snapshot", "snapshot_restore")  # plans that print a report of their own
+REPORTED = ("snapshot", "snapshot_restore", "snapshot_undo")  # plans that print a report of their own
 NUMERIC = ("number", "integer")
 
 
