@@ -43,7 +43,7 @@ class ImageCommands:
     ) -> None:
         """Show an image of a run, with profiles along the row and the column of its highest pixel.
 
-        Where there is no screen it is saved: as `save`, or as image-<scan number>-<point>.png.
+        Where there is no screen it is saved: as `save`, or as image-<scan number>-<point>.png, with what else it is.
 
         Args:
             run: A scan number, -1 for the last run, the beginning of a uid, or `cat[...]`.
@@ -75,7 +75,13 @@ class ImageCommands:
 
             display(figure)
         elif backend == "agg":
-            save = save or f"image-{start.get('scan_id')}-{point}.png"
+            parts = [
+                start.get("scan_id"),
+                *([] if stream == "primary" else [stream]),
+                point,
+                *([frame] if frame else []),
+            ]
+            save = save or f"image-{'-'.join(map(str, parts))}{'-corrected' if corrected else ''}.png"
         else:
             figure.canvas.draw_idle()
             pyplot.show(block=False)

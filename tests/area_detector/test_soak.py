@@ -23,7 +23,7 @@ def test_memory_is_flat_while_it_acquires(ad, images, area_detector):
     ioc = psutil.Process(area_detector.pid)
     heard = []
     monitor = epics.PV("ad:image1:ArrayData", auto_monitor=True, callback=lambda **_: heard.append(1))
-    ad.set("cam1:", ImageMode="Continuous", AcquireTime=0.001, AcquirePeriod=0.02, PeakVariation=10)
+    ad.set("cam1:", ImageMode="Continuous", AcquireTime=0.001, AcquirePeriod=0.02, PeakVariation=10, FixedPattern=1)
     for plugin in ("image1:", "Pva1:"):
         ad.set(plugin, EnableCallbacks=1, MinCallbackTime=0.2)
     ad.set("HDF1:", EnableCallbacks=1, FileWriteMode="Stream", NumCapture=FILES, AutoIncrement=0)

@@ -87,8 +87,13 @@ def test_dark_and_flat_frames_are_streams_of_their_own_and_correct_the_image(ses
     assert shapes == {"dark": (2, 1, 1024, 1024), "flat": (2, 1, 1024, 1024), "primary": (1, 1, 1024, 1024)}
     mean = {s: numbers(session, f"float(cat[-1].{s}.read()['adsimdet_image'].mean())") for s in shapes}
     assert mean["dark"] < mean["primary"] < mean["flat"]
-    session.run("show_image(corrected=True, save='corrected.png')")
-    assert (session.directory / "corrected.png").stat().st_size > 10_000
+    number = session.scan_id
+    for options, name in (
+        ("point=-1, stream='flat'", f"image-{number}-flat-1.png"),
+        ("corrected=True", f"image-{number}-0-corrected.png"),
+    ):
+        assert one_line(session.run(f"show_image({options})")) == f"image saved as {name}"
+        assert (session.directory / name).stat().st_size > 10_000
     assert numbers(session, "adsimdet.cam.frame_type.get()") == 0
 
 
