@@ -1,8 +1,9 @@
-"""What the live plot adds to each point of a scan, beside bluesky's BestEffortCallback.
+"""What the live plot and the table add to each point of a scan, beside bluesky's BestEffortCallback.
 
-Four sides take turns in one process: the session's RunEngine with `bec`, plot on and off, and bluesky's RunEngine with
-BestEffortCallback, plots on and off; tables are off. What a side's plot adds is the difference of the two scans' times
-per point, which counts what the callback takes as well as what drawing on the main thread takes from the scan's thread.
+Six sides take turns in one process: the session's RunEngine with `bec`, its plot on, its table on, and neither; and
+bluesky's RunEngine with BestEffortCallback in the same three ways. What a side's plot adds is the difference of the two
+scans' times per point, which counts what the callback takes as well as what drawing on the main thread takes from the
+scan's thread. What a table takes is the callback's own time. Both tables go to the same file.
 
 Drawings are those of the whole figure, and those of the line alone (matplotlib's blitting); both are counted. The
 canvas is Agg's for both. So that `bec` draws as it does for a person, its figures say that they are in a window
@@ -11,6 +12,7 @@ canvas is Agg's for both. So that `bec` draws as it does for a person, its figur
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -21,6 +23,7 @@ from typing import Any
 from benchmarks.harness import Benchmark, Figure, MeasurementError, child, median, scratch, take_turns
 
 LIMIT = 2.0  # ms per point
+TABLE_LIMIT = 1.0  # ms per point
 FAST_POINTS = {"bec": 300, "stock": 60}
 SLOW_POINTS = {"bec": 40, "stock": 15}
 SLOW_PERIOD = 0.1  # s that the motor takes for a step of the slow scan
@@ -45,6 +48,10 @@ def measure(rounds: int | None) -> Iterator[Figure]:
             f"per point; a point without plot: {without:.1f} ms"
         )
         yield Figure(f"live plot: added to each point, {what}", added("bec"), LIMIT, "ms", note=note)
+    fast = times["fast"]
+    bec, stock = ([1e3 * scan["callback"] for scan in fast[f"{side} table"]] for side in ("bec", "stock"))
+    note = f"BestEffortCallback: {median(stock):.2f} ms in the same run"
+    yield Figure("table: each point", median(bec), TABLE_LIMIT, "ms", note=note)
 
 
 def _compare(rounds: int) -> dict[str, Any]:
@@ -77,30 +84,39 @@ def _compare(rounds: int) -> dict[str, Any]:
     bec = BestEffort(fig_factory=in_a_window)
     stock = BestEffortCallback()
     for callback in (bec, stock):
-        callback.disable_table()
         callback.disable_heading()
     callback_time = 0.0
 
-    def timed(name: str, doc: dict[str, Any]) -> None:
-        nonlocal callback_time
-        began = time.perf_counter()
-        bec(name, doc)
-        callback_time += time.perf_counter() - began
+    def timed(callback: Any) -> Callable[[str, dict[str, Any]], None]:
+        def take(name: str, doc: dict[str, Any]) -> None:
+            nonlocal callback_time
+            began = time.perf_counter()
+            callback(name, doc)
+            callback_time += time.perf_counter() - began if name == "event" else 0.0
+
+        return take
 
     ours = RunEngine({}, during_task=during_task(bec.draw))
-    ours.subscribe(timed)
+    ours.subscribe(timed(bec))
     theirs = bluesky.RunEngine({})
-    theirs.subscribe(stock)
+    theirs.subscribe(timed(stock))
 
-    def side(engine: bluesky.RunEngine, callback: Any, *, plots: bool, points: int) -> Callable[[], dict[str, float]]:
+    def side(
+        engine: bluesky.RunEngine, callback: Any, *, points: int, plots: bool = False, table: bool = False
+    ) -> Callable[[], dict[str, float]]:
         def scan() -> dict[str, float]:
             nonlocal callback_time
             (callback.enable_plots if plots else callback.disable_plots)()
+            (callback.enable_table if table else callback.disable_table)()
             drawings.update(draw=0, blit=0)
             callback_time = 0.0
-            began = time.perf_counter()
-            engine(bp.scan([det], motor, -1, 1, points))
-            took = time.perf_counter() - began
+            with open("table.txt", "w") as file, contextlib.redirect_stdout(file):
+                began = time.perf_counter()
+                engine(bp.scan([det], motor, -1, 1, points))
+                took = time.perf_counter() - began
+                rows = file.tell() > points * len("| seq_num | time |")
+            if rows != table:
+                raise MeasurementError(f"the table of {type(callback).__name__} is not what was asked for")
             if plots and callback is bec and not drawings["draw"]:
                 raise MeasurementError("bec drew nothing")
             counts = dict(drawings)
@@ -115,15 +131,18 @@ def _compare(rounds: int) -> dict[str, Any]:
         motor.delay = delay
         sides = {
             "bec plot": side(ours, bec, plots=True, points=points["bec"]),
-            "bec none": side(ours, bec, plots=False, points=points["bec"]),
+            "bec none": side(ours, bec, points=points["bec"]),
             "stock plot": side(theirs, stock, plots=True, points=points["stock"]),
-            "stock none": side(theirs, stock, plots=False, points=points["stock"]),
+            "stock none": side(theirs, stock, points=points["stock"]),
         }
+        if speed == "fast":
+            sides["bec table"] = side(ours, bec, table=True, points=points["bec"])
+            sides["stock table"] = side(theirs, stock, table=True, points=points["stock"])
         found[speed] = {**take_turns(sides, rounds, warm_up=speed == "fast"), "points": points["bec"]}
     return found
 
 
-BENCHMARK = Benchmark("plot", "the live plot, beside BestEffortCallback", measure)
+BENCHMARK = Benchmark("plot", "the live plot and the table, beside BestEffortCallback", measure)
 
 if __name__ == "__main__":
     print(json.dumps(_compare(int(sys.argv[1]))), flush=True)

@@ -324,9 +324,8 @@ class BestEffort:
         columns = [column for column in dict.fromkeys(hinted) if column not in self.all_dim_fields]
         stream = _Stream(name, baseline=hinted)
         before = next((s.series for s in self._streams.values() if s.name == name and s.series), None)
-        stream.series = before or self._series(
-            doc, name, columns
-        )  # before the table, which a notebook shows in one piece
+        # Before the table, which a notebook is to show in one piece.
+        stream.series = before or self._series(doc, name, columns)
         if name == self.dim_stream and self._table_enabled:
             # Fields may come twice, where two names stand for one thing; arrays have no place in a table.
             keys = doc["data_keys"]
