@@ -44,7 +44,7 @@ class PeakCommands:
         return self._told("peak", signal)
 
     def pic(self, signal: str | None = None) -> float:
-        """SPEC's other name of `peak`."""
+        """Another name of `peak`."""
         return self._told("peak", signal)
 
     def fwhm(self, signal: str | None = None) -> float:

@@ -29,6 +29,8 @@ A statement that is a plan is run; anywhere else a plan is a value: `yield from 
 `RE(mv(m1, 3))` in a script. `mv m1 3` is `mv(m1, 3)`; words that name nothing are text. Devices by object or by name.
 Scans take intervals (one less than points) and the count time, as in SPEC. `ascan?` tells more. Ctrl-C ends what runs,
 in good order.
+
+The columns are those of spec 6 (its `lup` is `dscan`: it goes back), BLISS 2.2 and bluesky 1.15.
 """
 
 
@@ -73,7 +75,7 @@ SECTIONS = {
         Row("move by", "mvr m1 -0.2", "mvr m1 -0.2", "mvr(m1, -0.2)", "RE(bps.mvr(m1, -0.2))"),
         Row("move, showing", "umv m1 0 m2 1", "umv m1 0 m2 1", "umv(m1, 0, m2, 1)", "%mov m1 0 m2 1"),
         Row("move by, showing", "umvr m2 -1", "umvr m2 -1", "umvr(m2, -1)", "%movr m2 -1"),
-        Row("tweak", "tw m1 0.1", "tw m1 0.1", "tw(m1)", keys=("+", "-", "q")),
+        Row("tweak", "tw m1 0.1", "tw m1 0.1", "tweak_cli(m1)", keys=("+", "-", "q")),
         Row("where some are", "wm m1 m2", "wm m1 m2", "wm(m1, m2)", "m1.position"),
         Row("where all are", "wa", "wa", "wa()", "%wa"),
         Row("limits", "set_lm m2 -10 10", "set_lm m2 -10 10", "m2.limits = -10, 10", "m2.set_lim(-10, 10)"),
@@ -83,8 +85,8 @@ SECTIONS = {
     ],
     "Counting": [
         Row("count", "ct 0.5", "ct 0.5", "ct(0.5)", "RE(bp.count([scaler1]))"),
-        Row("what counts", "counters scaler1 noisy", "counters", "MEASUREMENT_GROUP.set_active()"),
-        Row("again and again", "timescan 0.1 0 3", "timescan 0.1", "timescan(0.1, npoints=3)", "RE(bp.count(dets, 3))"),
+        Row("what counts", "counters scaler1 noisy", "counters", "ACTIVE_MG.enable(...)"),
+        Row("again and again", "timescan 0.1 0 3", "timescan 0.1", "loopscan(3, 0.1)", "RE(bp.count(dets, 3))"),
     ],
     "Scans": [
         Row("what would it do?", "estimate ascan(m1,-1,1,40,0.1)", bluesky="check_limits(plan)"),
@@ -97,13 +99,13 @@ SECTIONS = {
             "RE(bp.scan(dets, m1, -1, 1, 41))",
         ),
         Row("centre", "cen", "p CEN", "cen()", 'bec.peaks["cen"]'),
-        Row("centre of mass", "com", "p pl_COM", "com()", 'bec.peaks["com"]'),
+        Row("centre of mass", "com", NO_EQUAL, "com()", 'bec.peaks["com"]'),
         Row("highest", "peak", "p pl_xMAX", "peak()", 'bec.peaks["max"]'),
         Row("width", "fwhm", "p pl_FWHM", "fwhm()", 'bec.peaks["fwhm"]'),
         Row("fit", "fit lorentzian"),
-        Row("go to the centre", "goto_cen", "cen", "goto_cen()", "RE(bps.mv(m1, ...))"),
-        Row("to the centre of mass", "goto_com", "com", "goto_com()"),
-        Row("to the highest", "goto_peak", "pic", "goto_peak()"),
+        Row("go to the centre", "goto_cen", "umv m1 CEN", "goto_cen()", "RE(bps.mv(m1, ...))"),
+        Row("to the centre of mass", "goto_com", bliss="goto_com()"),
+        Row("to the highest", "goto_peak", "umv m1 pl_xMAX", "goto_peak()"),
         Row(
             "about where it is",
             "dscan m1 -0.1 0.1 20 0.1",
@@ -111,7 +113,12 @@ SECTIONS = {
             "dscan(m1, -0.1, 0.1, 20, 0.1)",
             "RE(bp.rel_scan(dets, m1, -0.1, 0.1, 21))",
         ),
-        Row("scan and go to the peak", "lup noisy m1 -0.2 0.2 20", "lup m1 -0.2 0.2 20 0.1", "dscan(...); goto_cen()"),
+        Row(
+            "scan and go to the peak",
+            "lup noisy m1 -0.2 0.2 20",
+            "lup m1 -0.2 0.2 20 0.1; umv m1 CEN",
+            "lineup(m1, -0.2, 0.2, 20, 0.1, noisy)",
+        ),
         Row("until it is stable", "lineup2 noisy m1 -0.2 0.2 21"),
         Row(
             "two motors together",
@@ -137,9 +144,8 @@ SECTIONS = {
         Row(
             "a grid, relative",
             "dmesh m1 0 0.1 1 m2 0 0.1 1 0.1",
-            "dmesh ...",
-            "dmesh(...)",
-            "RE(bp.rel_grid_scan(...))",
+            bliss="dmesh(m1, 0, 0.1, 1, m2, 0, 0.1, 1, 0.1)",
+            bluesky="RE(bp.rel_grid_scan(...))",
         ),
         Row(
             "a list",
@@ -157,7 +163,7 @@ SECTIONS = {
         Row("scans so far", "showscans 3", "showscans", "SCANS"),
         Row("suspenders", "suspenders beam on", bluesky="RE.install_suspender(...)"),
         Row("and off", "suspenders beam off", bluesky="RE.remove_suspender(...)"),
-        Row("the last error", "last_error"),
+        Row("the last error", "last_error", bliss="last_error()"),
     ],
 }
 
