@@ -180,7 +180,7 @@ class Windows:
 
     def _unused(self, name: str) -> str:
         """`name`, with the first number behind it that no window has."""
-        taken, number, candidate = set(self._pyplot().get_figlabels()), 1, name
+        taken, number, candidate = {*self._pyplot().get_figlabels(), *self._pictures}, 1, name
         while candidate in taken:
             number += 1
             candidate = f"{name} {number}"
@@ -246,7 +246,10 @@ def _make_axes(figure: Figure, count: int, *, share_y: bool) -> list[Axes]:
 
 
 def _has_window(figure: Figure) -> bool:
-    interactive = getattr(figure.canvas, "required_interactive_framework", None) is not None
+    canvas: Any = figure.canvas
+    # A widget in a notebook (ipympl) needs no framework; its manager sends each drawing to the browser.
+    framework = getattr(canvas, "required_interactive_framework", None)
+    interactive = framework is not None or hasattr(canvas.manager, "refresh_all")
     return interactive and figure.number in _pyplot().get_fignums()
 
 

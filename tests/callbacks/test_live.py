@@ -465,6 +465,45 @@ def test_points_on_a_plane_are_coloured(record, bec, feed):
     assert len(points.get_offsets()) == len(points.get_array()) > 5
 
 
+def test_a_widget_gets_each_drawing(record, monkeypatch):
+    """As in a notebook with `%matplotlib widget`, whose canvas is no window and sends what it shows to the browser."""
+    import matplotlib.pyplot as plt
+    from matplotlib.backends.backend_webagg_core import FigureCanvasWebAggCore, FigureManagerWebAgg
+    from matplotlib.figure import Figure
+
+    class Browser:
+        def __init__(self):
+            self.pictures = []
+
+        def send_json(self, content):
+            pass
+
+        def send_binary(self, picture):
+            self.pictures.append(picture)
+
+    browser = Browser()
+
+    def widget(name):
+        figure = plt.figure(name, layout="constrained")
+        if not isinstance(figure.canvas, FigureCanvasWebAggCore):
+            manager = FigureManagerWebAgg(FigureCanvasWebAggCore(figure), figure.number)
+            manager.add_web_socket(browser)
+        return figure
+
+    monkeypatch.setattr(Figure, "show", lambda _figure: None)
+    bec = BestEffort(fig_factory=widget)
+    counts = []
+    for name, doc in record(bp.scan([det], motor, -5, 5, 11)):
+        bec(name, doc)
+        bec.windows._not_before = 0.0  # as if a tenth of a second had passed
+        bec.draw()
+        counts.append(len(browser.pictures))
+    start, _descriptor, *points, _stop = counts
+    assert start == 0
+    assert points == sorted(set(points))
+    assert browser.pictures[-1].startswith(b"\x89PNG")
+
+
 def test_without_a_display_a_picture_can_be_saved(record, bec, feed, tmp_path):
     feed(record(bp.scan([det, noisy_det], motor, -5, 5, 21)))
     path = bec.save_plot(tmp_path / "plot.png")
