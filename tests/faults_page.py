@@ -17,7 +17,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "explanations" / "faults.md"
-PLACES = ("tests/data", "tests/faults", "tests/callbacks", "tests/reference")
+PLACES = ("tests/data", "tests/faults", "tests/callbacks", "tests/plans", "tests/reference")
 RESULTS = ("passed", "failed", "skipped")
 
 

@@ -1,9 +1,9 @@
 """What the simulated world does: a diffraction peak, a spot on a camera, a temperature, counts; all from one seed.
 
-What a seed repeats: the peak and the spot (centre, width, height, noise), the noise of the images in their order, each
-scaler's counts (for the same sequence of presets and rates; a count that is stopped by hand, or read while it goes on,
-uses its numbers at times that are not repeatable), and the sequence of RNDM, which EPICS base shares between all
-records, so that a record's share of it depends on which others are processed meanwhile.
+What a seed repeats: the peak and the spot (centre, width, height, noise), how the camera's pixels differ, the noise of
+the images in their order, each scaler's counts (for the same sequence of presets and rates; a count that is stopped by
+hand, or read while it goes on, uses its numbers at times that are not repeatable), and the sequence of RNDM, which
+EPICS base shares between all records, so that a record's share of it depends on which others are processed meanwhile.
 """
 
 from __future__ import annotations

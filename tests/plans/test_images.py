@@ -15,6 +15,7 @@ from spec2nexus.spec import SpecDataFile
 
 from instrument.framework import pictures
 from tests.faults.session import Session
+from tests.faults_page import fault
 
 DEADLINE = 60.0
 
@@ -155,6 +156,7 @@ def test_the_simulated_spot_is_changed_and_dithered(session):
     session.run("dither_ad_off()")
 
 
+@fault("The image file of a run is missing", "one line names it and root_map; the run is read when it is back")
 def test_a_missing_file_is_one_line_that_names_it_until_it_is_back(session):
     session.run("RE(bp.count([adsimdet]))")
     name = numbers(session, "repr([d['resource_path'] for n, d in cat[-1].documents(fill='no') if n == 'resource'][0])")
@@ -186,6 +188,10 @@ def test_nexus_file_of_images_is_valid_and_shows_the_image(session):
     assert not bad
 
 
+@fault(
+    "The detector's IOC is killed in an exposure",
+    "one line; the frames so far are safe; it is started, and the next run works",
+)
 def test_the_detectors_ioc_is_gone_in_an_exposure_and_the_frames_so_far_are_safe(session):
     session.run("RE(bps.mv(adsimdet.cam.acquire_time, 0.3)); adsimdet.hdf1.file_name.put('mine')")
     number = session.scan_id + 1
