@@ -209,7 +209,10 @@ class Catalog:
         wanted = {**(metadata or {}), **{name.replace("__", "."): value for name, value in more.items()}}
         if plan is not None:
             wanted["plan_name"] = plan
-        queries += [Eq(_full(name), value) for name, value in wanted.items()]
+        for name, value in wanted.items():
+            if not isinstance(value, str | int | float):
+                raise TiledQuestionError(f"{name}={value!r}: a text, a number, or True or False can be asked for")
+            queries.append(Eq(_full(name), value))
         if text is not None:
             queries.append(FullText(text))
         try:
@@ -305,8 +308,8 @@ class Runs:
             streams = ", ".join(f"{name} ({summary['num_events'].get(name, '?')})" for name in summary["streams"])
             duration = "" if summary["duration"] is None else f"{summary['duration']:.1f} s"
             status = (run.stop or {}).get("exit_status", "open")
-            cells = [summary["scan_id"], summary["datetime"][:19].replace("T", " "), duration, summary["plan_name"]]
-            table.addRow([*cells, streams, status, run.uid[:7]])
+            cells = [summary["scan_id"], _when(run), duration, summary["plan_name"]]
+            table.addRow(["" if cell is None else cell for cell in (*cells, streams, status, run.uid[:7])])
         return table
 
     def dataframe(self, num: int | None = None) -> pd.DataFrame:
@@ -319,7 +322,7 @@ class Runs:
 
     def _run(self, item: Mapping[str, Any]) -> Run:
         found = item["attributes"]["metadata"]["selected"]
-        return Run(self._catalog, item["id"], found["start"], found["stop"])
+        return Run(self._catalog, item["id"], found["start"] or {}, found["stop"])
 
     def _parameters(self, more: Mapping[str, str]) -> list[tuple[str, str]]:
         return [*self._filters, *more.items()]
@@ -333,7 +336,7 @@ class Run:
     """One run.
 
     Attributes:
-        start: The start document.
+        start: The start document; empty where somebody put what is no run into the catalog.
         stop: The stop document; None while the run goes on.
     """
 
@@ -351,11 +354,17 @@ class Run:
 
     @property
     def client(self) -> Any:
-        """Tiled's own client of it, as bluesky's plugins make it."""
+        """Tiled's own client of it, as bluesky's plugins make it.
+
+        Raises:
+            TiledQuestionError: It was removed meanwhile.
+        """
         with told(self.catalog.url):
             if self._node is None:
                 self._node = node_of(self.catalog.client, self.uid)
-            return self._node
+        if self._node is None:
+            raise TiledQuestionError(f"{self!r} is no longer in {self.catalog.name!r}")
+        return self._node
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -365,6 +374,8 @@ class Run:
     @property
     def streams(self) -> list[str]:
         """The names of its streams; `primary` first."""
+        if self.client.item["attributes"]["structure_family"] != "container":
+            return []
         with told(self.catalog.url):
             names = [item["id"] for item in pages(plain(self.client), {"fields": ""})]
         return sorted(names, key=lambda name: (name != "primary", name))
@@ -372,11 +383,12 @@ class Run:
     def summary(self) -> dict[str, Any]:
         """What the reference prints: plan_name, scan_id, datetime, duration (s), streams, num_events."""
         counts = (self.stop or {}).get("num_events") or {}
+        began, ended = self.start.get("time"), (self.stop or {}).get("time")
         return {
             "plan_name": self.start.get("plan_name"),
             "scan_id": self.start.get("scan_id"),
-            "datetime": datetime.fromtimestamp(self.start["time"]).isoformat(),
-            "duration": self.stop["time"] - self.start["time"] if self.stop else None,
+            "datetime": None if began is None else datetime.fromtimestamp(began).isoformat(),
+            "duration": None if began is None or ended is None else ended - began,
             "streams": list(counts) or self.streams,
             "num_events": counts,
         }
@@ -518,5 +530,5 @@ def _zone(name: str | tzinfo | None) -> tzinfo | None:
 
 
 def _when(run: Run | None) -> str:
-    """When a run began; empty if there is none."""
-    return "" if run is None else datetime.fromtimestamp(run.start["time"]).isoformat(" ", "seconds")
+    began = None if run is None else run.start.get("time")
+    return "" if began is None else f"{datetime.fromtimestamp(began):%Y-%m-%d %H:%M:%S}"

@@ -1,7 +1,7 @@
 """Every notebook runs from its first cell to its last, and shows what its text says.
 
 A cell with the tag `check` asserts what the cells before it have shown; one with the tag `raises-exception` shows an
-error. The notebook about Tiled needs a server with runs: tests/tiled/test_notebook.py runs it.
+error. The notebook about Tiled needs a server with runs: tests/tiled/test_session.py runs it.
 """
 
 import ast

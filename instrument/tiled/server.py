@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 import signal
 import socket
@@ -68,7 +69,15 @@ class Settings:
     readable: Sequence[Path] = ()
 
 
-def serve(settings: Settings, *, tell: Callable[[str], None] = print, began: float | None = None) -> int:
+def tell_reader(line: str) -> None:
+    """Print a line, unless whoever read the lines has gone."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        sys.stdout = Path(os.devnull).open("w")
+
+
+def serve(settings: Settings, *, tell: Callable[[str], None] = tell_reader, began: float | None = None) -> int:
     """Serve until told to end (SIGTERM, Ctrl-C).
 
     Args:
@@ -152,7 +161,6 @@ async def _serve(
                 if settings.public_read:
                     tell("  anyone who can connect may read")
                 tell(f"  web page: {url}/ui/ ({_web_hint(settings)})")
-                sys.stdout.flush()
 
     server = Server(uvicorn.Config(app, log_level="warning", access_log=False))
     try:

@@ -152,6 +152,36 @@ def test_answers_are_tables_and_dataframes(questions):
     assert [row[:2] for row in rows if row[0] == "questions"] == [["questions", 3]]
 
 
+def test_catalogs_may_hold_what_is_no_run_or_not_yet_a_whole_one(server):
+    """What is listed is told of as far as it goes, and nothing else fails for it."""
+    consumer = TiledConsumer(Connection(server.files), "odd")
+    TiledConsumer(Connection(server.files), "empty").nodes()
+    catalog, _ = consumer.nodes()
+    catalog.create_container("nothing")
+    catalog.create_container("no-time", metadata={"start": {"uid": "no-time"}})
+    catalog.write_array([1, 2, 3], key="array")
+    catalog.create_container("begun", metadata={"start": {"uid": "begun", "time": EPOCH, "scan_id": 4}})
+    consumer.close()
+    cat = tiled_client.connect(server.url, api_key=server.read_key, catalog="odd")
+    rows = {row[0]: row[1:] for row in cat.tree().rows}
+    assert rows["empty"] == [0, "", ""]
+    assert rows["odd"][0] == 4
+    assert {row[-1] for row in cat.summary().rows} == {"nothing", "no-time", "array", "begun"}
+    assert len(cat.runs().dataframe()) == 4
+    begun = cat[4]
+    assert (begun.streams, begun.stop, begun.summary()["duration"]) == ([], None, None)
+    for ask in (begun.data, begun.image, begun.nexus, cat["array"].data):
+        with pytest.raises(tiled_client.TiledQuestionError):
+            ask()
+    empty = tiled_client.connect(server.url, api_key=server.read_key, catalog="empty")
+    assert (len(empty), list(empty.runs()), repr(empty.runs())) == (0, [], "no runs")
+    assert len(empty.runs().dataframe()) == 0
+    with pytest.raises(tiled_client.TiledQuestionError, match="there is no run -1"):
+        empty[-1]
+    with pytest.raises(tiled_client.TiledQuestionError, match="a text, a number"):
+        empty.runs(sample={"name": "AgBh"})
+
+
 def test_what_the_server_would_ignore_is_refused(questions, monkeypatch):
     known = questions.catalog.root.context.server_info.queries
     monkeypatch.setattr(questions.catalog.root.context.server_info, "queries", [q for q in known if q != "loose"])
