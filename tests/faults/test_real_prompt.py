@@ -1,84 +1,15 @@
 r"""Ctrl-C and Ctrl-\ at the prompt that people see (prompt_toolkit's), started by `make session`, through tmux."""
 
-import contextlib
-import os
 import re
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.faults.session import until
-from tests.terminal import ROOT, clean_environment
-from virtual_beamline import supervisor
-from virtual_beamline.client import read_text
+from tests.tmux import Tmux
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="NOT RUN: tmux is missing (tests.gate counts it)")
-
-
-class Tmux:
-    """`make session` in a window of 200 x 60."""
-
-    def __init__(self, directory):
-        # a directory of its own that looks like the clone: the session writes to where it is started
-        for name in ("Makefile", "pyproject.toml", "constraints.txt"):
-            (directory / name).symlink_to(ROOT / name)
-        environment = clean_environment(directory, TERM="screen", SHELL="/bin/sh")
-        environment.pop("IPY_TEST_SIMPLE_PROMPT")
-        self._environment = environment
-        self._tmux = ["tmux", "-S", str(directory / "tmux.socket"), "-f", os.devnull]
-        venv = Path(sys.prefix)
-        make = f"exec make -o {venv}/.installed VENV={venv} session"
-        self.run("new-session", "-d", "-x", "200", "-y", "60", "-c", str(directory), make)
-        self.pid = int(self.run("display-message", "-p", "#{pane_pid}"))
-
-    def run(self, *command):
-        """A command of tmux; its output."""
-        done = subprocess.run(
-            [*self._tmux, *command], env=self._environment, check=True, capture_output=True, text=True
-        )
-        return done.stdout
-
-    def shown(self):
-        """The screen and what has scrolled off it, without the empty lines."""
-        text = self.run("capture-pane", "-p", "-S", "-", "-J")
-        return [line.rstrip() for line in text.splitlines() if line.strip()]
-
-    def press(self, *keys):
-        self.run("send-keys", *keys)
-
-    def prompt(self, number):
-        """Wait for the prompt of that number."""
-        until(
-            lambda: re.fullmatch(rf"In \[{number}\]:", self.shown()[-1:][0] if self.shown() else ""), f"In [{number}]"
-        )
-
-    def answer(self, number, command):
-        """Type a command; what is shown of it."""
-        self.prompt(number)
-        self.run("send-keys", "-l", command)
-        self.press("Enter")
-        self.prompt(number + 1)
-        return self.after(f"In [{number}]: {command}")
-
-    def after(self, line):
-        """What is shown after a line, without the last prompt."""
-        lines = self.shown()
-        return lines[len(lines) - lines[::-1].index(line) : -1]
-
-    def beamline(self):
-        children = {child.pid for child in psutil.Process(self.pid).children(recursive=True)}
-        return next(beamline for beamline in supervisor.running() if beamline.pid in children)
-
-    def pv(self, name):
-        return read_text(name, self.beamline().environment.ca_address, timeout=10)
-
-    def close(self):
-        with contextlib.suppress(subprocess.CalledProcessError):
-            self.run("kill-server")
 
 
 @pytest.fixture

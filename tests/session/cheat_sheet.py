@@ -1,4 +1,4 @@
-"""Makes docs/how-to/cheat-sheet.md: each command typed once in a real session at a terminal, with what it showed.
+"""Makes docs/how-to/cheat-sheet.md: each command typed once in a real session in tmux, with what it showed.
 
     python -m tests.session.cheat_sheet
 
@@ -13,12 +13,15 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.faults.session import Session, write_config
+from tests.faults.session import until, write_config
 from tests.terminal import ROOT
+from tests.tmux import Tmux
 
 PAGE = ROOT / "docs" / "how-to" / "cheat-sheet.md"
 LONGEST = 12  # lines of what is shown; of longer ones the middle is left out
 NO_EQUAL = "-"
+PLOT_BEGINS = re.compile(r" *\w+, scan \d+(:|;|$)")
+IN_PLOT = re.compile(r"[│┤└]|^ *\w+, scan \d+(:|;|$)|^ [-\d. ]+  (m\d|time \(s\))$")
 
 HEAD = """\
 # Cheat sheet
@@ -57,6 +60,7 @@ class Row:
         bliss: In BLISS.
         bluesky: With bluesky alone.
         keys: What is typed when it asks.
+        plot: The page shows its plot, which is text where there is no display.
     """
 
     what: str
@@ -65,6 +69,7 @@ class Row:
     bliss: str = NO_EQUAL
     bluesky: str = NO_EQUAL
     keys: tuple[str, ...] = ()
+    plot: bool = False
 
 
 SECTIONS = {
@@ -97,6 +102,7 @@ SECTIONS = {
             "ascan m1 -1 1 40 0.1",
             "ascan(m1, -1, 1, 40, 0.1)",
             "RE(bp.scan(dets, m1, -1, 1, 41))",
+            plot=True,
         ),
         Row("centre", "cen", "p CEN", "cen()", 'bec.peaks["cen"]'),
         Row("centre of mass", "com", NO_EQUAL, "com()", 'bec.peaks["com"]'),
@@ -168,20 +174,27 @@ SECTIONS = {
 }
 
 
-def record(session: Session) -> dict[str, str]:
+def record(tmux: Tmux) -> dict[str, str]:
     """Type each command; what each showed."""
     shown = {}
-    for row in (row for rows in SECTIONS.values() for row in rows):
-        if not row.keys:
-            shown[row.here] = session.run(row.here)
-            continue
-        session.type(row.here)
-        text = ""
-        for key in row.keys:
-            text += session.wait_for(r"step \S+\? ")
-            session.process.sendline(key)
-        shown[row.here] = (text + session.until_prompt()).strip()
+    for number, row in enumerate((row for rows in SECTIONS.values() for row in rows), 1):
+        typed = f"In [{number}]: {row.here}"
+        tmux.prompt(number)
+        tmux.type(row.here)
+        for asked, key in enumerate(row.keys, 1):
+            until(lambda typed=typed, asked=asked: _asked(tmux, typed) == asked, "a question")
+            tmux.type(key)
+        tmux.prompt(number + 1)
+        shown[row.here] = "\n".join(tmux.after(typed))
     return shown
+
+
+def _asked(tmux: Tmux, typed: str) -> int:
+    """How many questions were asked, if the last one waits for its answer."""
+    lines = tmux.shown()
+    if not any(line.endswith(typed) for line in lines) or not lines[-1].endswith("?"):
+        return 0
+    return sum(" step " in line and "?" in line for line in [*tmux.after(typed), lines[-1]])
 
 
 def page(shown: dict[str, str]) -> str:
@@ -195,24 +208,33 @@ def page(shown: dict[str, str]) -> str:
         parts.append("\n```")
         for row in rows:
             parts.append(f">>> {row.here}")
-            parts += _shortened(shown[row.here])
+            parts += _shortened(shown[row.here], row.plot)
         parts.append("```")
     return "\n".join([*parts, PLOT]) + "\n"
 
 
-def _shortened(text: str) -> list[str]:
-    lines = [line.rstrip() for line in re.sub(r"\[\w+!?\] $", "", text).splitlines() if line.strip()]
+def _shortened(text: str, plot: bool) -> list[str]:
+    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+    first = next((number for number, line in enumerate(lines) if PLOT_BEGINS.match(line)), len(lines))
+    curve = lines[first:] if plot else []
+    # What comes behind the plot, of a plan that goes on.
+    lines = lines[:first] + [line for line in lines[first:] if not IN_PLOT.search(line)]
     if len(lines) > LONGEST:
         lines = [*lines[: LONGEST // 2 + 2], "    ...", *lines[-(LONGEST // 2 - 3) :]]
-    return lines
+    return lines + curve
 
 
 def recorded(directory: Path) -> dict[str, str]:
     """Start a session in a directory, always in the same simulated world, and type each command; what each showed."""
     packaged = (ROOT / "instrument/config/iconfig.yml").read_text()
     rest = packaged.replace("seed: null", "seed: 7").replace("devices: [devices.yml]", "")
-    with Session(directory, arguments=("--config", str(write_config(directory, rest)))) as session:
-        return record(session)
+    tmux = Tmux(directory, INSTRUMENT_CONFIG=str(write_config(directory, rest)))
+    try:
+        shown = record(tmux)
+        tmux.leave()
+        return shown
+    finally:
+        tmux.close()
 
 
 def main() -> int:
