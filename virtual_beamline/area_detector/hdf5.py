@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import queue
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
 
 _BLOCK = 256
 """Frames by which datasets grow at least: each resize costs as much as a small frame."""
+_AHEAD = 2
+"""Frames that can wait while another one is written."""
 _PERFORMANCE_COLUMNS = 5
 
 
@@ -130,6 +135,8 @@ class Hdf5(FilePlugin):
             file.close()
         finally:
             self.set(SWMRActive=0, RunTime=file.run_time, IOSpeed=file.speed)
+            if file.lost:  # frames that had been taken when an earlier one could not be written
+                self.set(NumCaptured=file.frames)
 
 
 _LIMITS: dict[str, tuple[int, int]] = {
@@ -169,6 +176,61 @@ class _Column:
         self.dataset[self._written : count] = self._waiting
         self._written, self._waiting = count, []
 
+    def cut(self, count: int) -> None:
+        """Forget all but the first ``count`` values."""
+        del self._waiting[max(0, count - self._written) :]
+        if count < self._written:
+            self.dataset.resize(count, axis=0)
+            self._written = count
+
+
+class _Behind:
+    """Writes frames on a thread of its own, while the camera makes the next one: HDF5 lets other threads run meanwhile.
+
+    What goes wrong is raised by what is called next, once.
+    """
+
+    def __init__(self, write: Callable[[int, NDArray], None]) -> None:
+        self._write = write
+        self._waiting: queue.Queue[tuple[int, NDArray] | None] = queue.Queue(_AHEAD)
+        self._error: Exception | None = None
+        self.failed = False
+        self.written = 0
+        self._thread = threading.Thread(target=self._run, name="HDF5 writer", daemon=True)
+        self._thread.start()
+
+    def put(self, number: int, array: NDArray) -> None:
+        """Have a frame written; waits while others do."""
+        self._check()
+        self._waiting.put((number, array))
+
+    def wait(self) -> None:
+        """Return when all frames are written."""
+        self._waiting.join()
+        self._check()
+
+    def end(self) -> None:
+        """Write what waits, and end."""
+        self._waiting.put(None)
+        self._thread.join()
+        self._check()
+
+    def _check(self) -> None:
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def _run(self) -> None:
+        while (frame := self._waiting.get()) is not None:
+            try:
+                if not self.failed:
+                    self._write(*frame)
+                    self.written += 1
+            except Exception as error:
+                self.failed, self._error = True, error
+            finally:
+                self._waiting.task_done()
+
 
 class Hdf5File:
     """One open file."""
@@ -182,6 +244,8 @@ class Hdf5File:
         import h5py
 
         self.frames = self._room = 0
+        self.lost = False
+        self._behind: _Behind | None = None
         self.run_time = self.speed = 0.0
         self._began = self._last = 0.0
         self._shape, self._dtype = array.data.shape, array.data.dtype
@@ -197,6 +261,8 @@ class Hdf5File:
             self.swmr = bool(settings["SWMRMode"])
             if self.swmr:
                 self._file.swmr_mode = True
+            elif self._performance is None:  # which tells how long each frame took
+                self._behind = _Behind(self._write)
         except BaseException:
             with contextlib.suppress(Exception):
                 self._file.close()
@@ -278,10 +344,7 @@ class Hdf5File:
             # SWMR readers must see no frame that is not there.
             self._room = self.frames + (1 if self.swmr else _BLOCK)
             self._data.resize(self._room, axis=0)
-        if self._direct:
-            self._data.id.write_direct_chunk((self.frames,) + (0,) * len(self._shape), array.data)
-        else:
-            self._data[self.frames] = array.data
+        (self._behind.put if self._behind is not None else self._write)(self.frames, array)
         values = {**_frame_attributes(array), **array.attributes}
         for name, column in self._columns.items():
             attribute = values.get(name)
@@ -289,6 +352,12 @@ class Hdf5File:
         self.frames += 1
         if self._performance is not None:
             self._performance.append(self._timing(began, array.data.nbytes))
+
+    def _write(self, number: int, array: NDArray) -> None:
+        if self._direct:
+            self._data.id.write_direct_chunk((number,) + (0,) * len(self._shape), array.data)
+        else:
+            self._data[number] = array.data
 
     def _timing(self, began: float, size: int) -> tuple[float, ...]:
         now = time.perf_counter()
@@ -299,6 +368,8 @@ class Hdf5File:
 
     def flush(self) -> None:
         """Let readers see all frames."""
+        if self._behind is not None:
+            self._behind.wait()
         for column in self._all_columns():
             column.flush()
         self._file.flush()
@@ -307,7 +378,28 @@ class Hdf5File:
         return [*self._columns.values(), *([self._performance] if self._performance is not None else [])]
 
     def close(self) -> None:
-        """Complete the file."""
+        """Complete the file, with the frames that could be written.
+
+        Raises:
+            OSError, RuntimeError, ValueError: not all could be, and nobody has been told yet.
+        """
+        try:
+            self._end_writing()
+        finally:
+            self._complete()
+
+    def _end_writing(self) -> None:
+        if self._behind is None:
+            return
+        try:
+            self._behind.end()
+        finally:
+            if self._behind.failed:
+                self.lost, self.frames = self.frames > self._behind.written, self._behind.written
+                for column in self._all_columns():
+                    column.cut(self.frames)
+
+    def _complete(self) -> None:
         try:
             for column in self._all_columns():
                 column.flush()

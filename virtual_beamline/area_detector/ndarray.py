@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -111,11 +112,13 @@ class NDArray:
         return replace(self, attributes={**self.attributes, **attributes}) if attributes else self
 
 
+@functools.cache
 def dtype_of(data_type: int) -> np.dtype[np.generic]:
     """The type of numpy for an index in :data:`DATA_TYPES`."""
     return np.dtype(DATA_TYPES[data_type].lower())
 
 
+@functools.cache  # numpy's names of types take longer than a small frame's other numbers
 def data_type_of(dtype: np.dtype[np.generic]) -> int:
     """Index in :data:`DATA_TYPES`.
 
