@@ -167,7 +167,10 @@ def test_a_wrong_image_path_is_named_and_the_next_run_is_written(session):
     session.run("from apstools.callbacks import NXWriter; NXWriter._external_file_read_timeout = 1.0")
     session.run("camera.announced = '/nowhere'")
     line = session.told_after("RE(bp.count([camera]));", r"nexus: run \d+ cannot be written")
-    assert re.search(r"image file /nowhere/\S+\.h5 is missing: bring it back, then export the run; it is safe", line)
+    assert re.search(
+        r"image file /nowhere/\S+\.h5 is missing: bring it back, or tell by `root_map` .*, then export the run; it is safe",
+        line,
+    )
     session.run("camera.announced = None")
     number, _ = session.count("camera")
     session.run("wait_for_files()")
@@ -175,7 +178,10 @@ def test_a_wrong_image_path_is_named_and_the_next_run_is_written(session):
     with h5py.File(path) as file:
         assert file["entry/data/camera_image"].attrs["source_file"].startswith("../images/")
     shown = session.run("export(-2, 'missing.hdf')").strip()
-    assert re.fullmatch(r"run \d+: image file /nowhere/\S+\.h5 is missing: bring it back, then export the run", shown)
+    assert re.fullmatch(
+        r"run \d+: image file /nowhere/\S+\.h5 is missing: bring it back, or tell by `root_map` .*, then export the run",
+        shown,
+    )
     assert not (session.directory / "missing.hdf").exists()
 
 
