@@ -25,6 +25,8 @@ class Motor(ForgetsFirst, EpicsMotor):
 
     lazy_wait_for_connection = False
 
+    # Without ophyd's check of limits, which now and then keeps those from before set_lim(); check_value() knows better.
+    user_setpoint = Component(EpicsSignal, ".VAL", limits=False, auto_monitor=True)
     offset_freeze_switch = Component(EpicsSignal, ".FOFF", kind="omitted", lazy=True)
     set_use_switch = Component(EpicsSignal, ".SET", kind="omitted", lazy=True)
     motor_is_moving = Component(EpicsSignalRO, ".MOVN", kind="omitted", lazy=True)

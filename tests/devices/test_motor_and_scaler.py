@@ -35,6 +35,14 @@ def test_the_refusal_names_motor_limits_and_units(devices):
     assert str(caught.value) == ("m5: 40000 degrees is outside of its limits -32000 to 32000 degrees; it was not moved")
 
 
+def test_the_limits_that_hold_are_those_of_the_motor_now(devices):
+    """ophyd's setpoint keeps those from before, now and then, when both are set at once: here it does."""
+    m5 = devices["m5"]
+    m5.user_setpoint._metadata.update(lower_ctrl_limit=-0.1, upper_ctrl_limit=0.1)
+    m5.move(0.5, timeout=DEADLINE)
+    assert math.isclose(m5.position, 0.5, abs_tol=0.005)
+
+
 def test_a_motor_moves_as_ophyds_does(devices):
     m5 = devices["m5"]
     m5.velocity.put(10)

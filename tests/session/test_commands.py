@@ -13,6 +13,15 @@ def session(tmp_path_factory):
         yield session
 
 
+@pytest.fixture(autouse=True)
+def limits_as_they_were(session):
+    """What a test sets, and fails before it sets it back, is in nobody else's way."""
+    yield
+    for motor in ("m1", "m2"):
+        if [float(session.pv(f"gp:{motor}.{limit}")) for limit in ("LLM", "HLM")] != [-32000, 32000]:
+            session.run(f"set_lm {motor} -32000 32000")
+
+
 def position(session, motor="m1"):
     return float(session.pv(f"gp:{motor}.RBV"))
 
