@@ -50,16 +50,20 @@ def motor(make):
     return make()
 
 
-def move(motor, *args, **kwargs):
-    """Move, and let stock ophyd finish with it: a move begun meanwhile would be forgotten."""
+def let_ophyd_finish():
+    """Wait until stock ophyd has done with the last move: one begun meanwhile would be forgotten, and never end."""
     import ophyd
 
+    over = threading.Event()
+    ophyd.cl.get_dispatcher().get_thread_context("monitor").run(over.set)
+    assert over.wait(10)
+
+
+def move(motor, *args, **kwargs):
     try:
         return motor.move(*args, **kwargs)
     finally:
-        over = threading.Event()
-        ophyd.cl.get_dispatcher().get_thread_context("monitor").run(over.set)
-        assert over.wait(10)
+        let_ophyd_finish()
 
 
 def test_ophyd_moves_it_and_waits(motor):
@@ -176,20 +180,24 @@ def test_ophyd_reads_and_describes_it(motor):
 
 
 def test_a_scan_and_a_plan_that_stops_it_leave_it_where_they_should(motor):
+    import bluesky.plan_stubs as bps
     import bluesky.plans as bp
     from bluesky import RunEngine
+
+    def step(detectors, step, pos_cache):
+        let_ophyd_finish()
+        yield from bps.one_nd_step(detectors, step, pos_cache)
 
     engine = RunEngine({})
     positions = []
     engine(
-        bp.scan([motor], motor, -1, 1, 5),
+        bp.scan([motor], motor, -1, 1, 5, per_step=step),
         {"event": lambda _, document: positions.append(document["data"]["motor"])},
     )
     assert positions == [-1, -0.5, 0, 0.5, 1]
 
     def stopping_plan():
-        import bluesky.plan_stubs as bps
-
+        let_ophyd_finish()
         yield from bps.abs_set(motor, 1000, group="A")
         yield from bps.stop(motor)
         yield from bps.wait("A")
