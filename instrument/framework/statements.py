@@ -389,6 +389,8 @@ def forgotten(message: str) -> str | None:
         return None
     function, source = "<module>", ""
     lines = message.splitlines()
+    if not any(map(PLACE.match, lines)):  # of a dry run
+        return f"the plan {found[1]} was never run; write `yield from {found[1]}(...)`"
     for index, line in enumerate(lines):
         place = PLACE.match(line)
         if place is not None and not _is_library(place[1]):

@@ -32,7 +32,6 @@ logger = logging.getLogger(LOGGER_NAME)
 
 _dry: ContextVar[DryRun | None] = ContextVar("dry", default=None)  # what runs the plan, if that is run dry
 ENDLESS = 100_000  # points; a plan that has more is taken for one that goes on until Ctrl-C
-STUB_FRAMES = 3  # bluesky's Plan.__init__, the wrapper that calls it, and who made the stub
 NOT_MOVED = "; it was not moved"  # the end of the line that our devices refuse a target with
 
 
@@ -136,15 +135,15 @@ def count_time_of(detector: Any) -> Any:
 
 
 @contextlib.contextmanager
-def short_stacks() -> Iterator[None]:
-    """Have Python format the innermost frames of a stack only, in all threads.
+def no_stacks() -> Iterator[None]:
+    """Have Python format no frames of a stack, in all threads.
 
     Each of bluesky's stubs formats the whole stack when it is made, in case that nobody iterates it: 1.5 ms for a point
-    of its `scan`. The frames that are left tell who made it.
+    of its `scan`. A stub that nobody iterates is told without the place then.
     """
     missing = object()
     before = getattr(sys, "tracebacklimit", missing)
-    sys.tracebacklimit = STUB_FRAMES
+    sys.tracebacklimit = 0
     try:
         yield
     finally:
@@ -215,7 +214,7 @@ class DryRun:
         iterator = iter(plan)
         outer = _dry.set(self)
         try:
-            with short_stacks():
+            with no_stacks():
                 self._simulator.simulate_plan(iterator)
         except _EnoughSeen:
             self.forecast.endless = True

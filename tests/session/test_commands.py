@@ -386,6 +386,15 @@ def test_estimate_and_summarize_move_nothing(session):
     assert (session.pv("gp:m1.VAL"), session.scan_id) == before
 
 
+def test_a_plan_that_is_forgotten_in_a_dry_run_is_told(session):
+    session.run("exec('def forgets():\\n mv(m1, 3)\\n yield from mv(m1, 0.5)')")
+    shown = session.shows("estimate(forgets())").splitlines()
+    assert shown[0] == "the plan mv was never run; write `yield from mv(...)`"
+    assert re.fullmatch(r"Out: forgets: m1 to 0.5, about \S+ s", shown[1])
+    assert "in forgets" in session.shows("forgets()")  # where, when it is run
+    session.run("mv m1 0")
+
+
 # --- positions
 
 
