@@ -73,9 +73,15 @@ def test_the_links_of_a_notebook_lead_somewhere(path):
         assert (path.parent / target).exists(), target
 
 
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    """One for all notebooks: trainees run them where runs of others are already, and more than once."""
+    return tmp_path_factory.mktemp("notebooks")
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
-def test_a_notebook_runs(path, tmp_path):
-    notebook = executed(nbformat.read(path, as_version=4), tmp_path)
+def test_a_notebook_runs(path, directory):
+    notebook = executed(nbformat.read(path, as_version=4), directory)
     for cell in notebook.cells:
         errors = [output for output in cell.get("outputs", ()) if output.output_type == "error"]
         assert bool(errors) == ("raises-exception" in tags(cell)), (cell.source, errors)
