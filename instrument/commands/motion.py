@@ -55,6 +55,8 @@ class MotionCommands:
 
         motor = checks.motor_of("tw", device_of(self._session.devices, motor))
         step = checks.number("tw", "step", step)
+        if not self._session.health.usable(motor):
+            raise self._session.health.error(motor)
         print(TWEAK_HELP)
         while True:
             try:

@@ -141,6 +141,7 @@ def set_lm(motor: Any, low: float, high: float) -> MsgGenerator[None]:
     low, high = checks.number("set_lm", "low", low), checks.number("set_lm", "high", high)
     if low > high:
         raise UserError(f"set_lm: low {low:g} is above high {high:g}: give the lower limit first; nothing is changed")
+    yield from bps.rd(motor, default_value=0.0)  # one that is offline is told at once
     low_signal = yield from _part("set_lm", motor, "low_limit_travel")
     high_signal = yield from _part("set_lm", motor, "high_limit_travel")
     before = yield from _positions([low_signal, high_signal])
@@ -175,8 +176,11 @@ def set_dial(motor: Any, position: float) -> MsgGenerator[None]:
     Raises:
         UserError: The motor can't be redefined; nothing is changed.
     """
+    motor = checks.motor_of("set_dial", motor)
+    position = checks.number("set_dial", "position", position)
+    yield from bps.rd(motor, default_value=0.0)  # one that is offline is told at once
     # A motor record with a variable offset would keep the user position instead.
-    frozen = yield from _part("set_dial", checks.motor_of("set_dial", motor), "offset_freeze_switch")
+    frozen = yield from _part("set_dial", motor, "offset_freeze_switch")
     before = yield from bps.rd(frozen, default_value=0)
     if before != 1:
         yield from bps.abs_set(frozen, 1, wait=True)
@@ -191,9 +195,9 @@ def set_dial(motor: Any, position: float) -> MsgGenerator[None]:
 def _redefine(name: str, motor: Any, position: float, part: str) -> MsgGenerator[None]:
     motor = checks.motor_of(name, motor)
     position = checks.number(name, "position", position)
+    before = yield from bps.rd(motor, default_value=0.0)
     use = yield from _part(name, motor, "set_use_switch")
     target = yield from _part(name, motor, part)
-    before = yield from bps.rd(motor, default_value=0.0)
 
     def redefine() -> MsgGenerator[None]:
         yield from bps.abs_set(use, 1, wait=True)

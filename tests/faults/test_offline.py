@@ -55,6 +55,36 @@ def test_its_use_is_one_line_at_once(session, command, line):
     session.until_pv("gp:m2.DMOV", "1")
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("mv dcm 1", "umv dcm 1", "mvr dcm 1", "umvr dcm 1", "tw dcm", "set_lm dcm 0 1", "set_user dcm 1"),
+        *(
+            "set_dial dcm 1",
+            "dscan dcm 0 1 2 0.1",
+            "lup noisy dcm 0 1 5",
+            "lineup2 noisy dcm 0 1",
+            "save_position x dcm",
+        ),
+    ],
+)
+def test_each_command_tells_it_in_one_line_at_once(session, command):
+    assert session.shows(command, timeout=10) == DCM
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("ascan dcm 0 1 2 0.1", "mesh m2 0 1 2 dcm 0 1 2 0.1", "lookupscan dcm [0,1]", "ct detectors=dcm"),
+        *("timescan 0.1 0 2 detectors=[noisy,dcm]", "ascan m2 0 9 2 detectors=dcm", "estimate(ascan(dcm, 0, 1, 2))"),
+    ],
+)
+def test_a_dry_run_tells_it_before_anything_moves(session, command):
+    name = re.split(r"[ (]", command.removeprefix("estimate("))[0]
+    assert session.shows(command, timeout=10) == f"{name}: {DCM}; nothing moved"
+    assert session.pv("gp:m2.DMOV") == "1"
+
+
 def test_it_prints_nothing_else(session):
     assert session.shows("RE(bps.mv(dcm, 3))") == DCM
     assert session.shows("dcm.position") == DCM
