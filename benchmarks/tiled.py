@@ -28,7 +28,7 @@ from instrument.tiled.writing import TiledConsumer, TiledRun
 
 RUNS = int(os.environ.get("BENCHMARK_RUNS", "20000"))
 FED, POINTS = 24, 50
-STARTS = 2
+STARTS = 1
 CATALOG = "class_2021_03"
 QUESTIONS: dict[str, dict[str, Any]] = {
     "plan": {"plan": "grid_scan"},

@@ -103,6 +103,40 @@ def tables_uri(uri: str, directory: TiledDirectory) -> str:
     return uri if uri.startswith("postgresql") else f"sqlite:///{directory.tables}"
 
 
+def index_each_table() -> None:
+    """Give each table of events an index of the runs: Tiled 0.2.20 has one name for all, so only the first has one.
+
+    One at a time: for PostgreSQL "if not exists" is no promise to two at once. Where another server on the same database
+    was quicker, it is tried again.
+    """
+    import adbc_driver_manager
+    from tiled.adapters.sql import SQLAdapter
+
+    tables: Any = SQLAdapter
+    make = tables.init_storage.__func__
+    turn = threading.Lock()
+
+    def make_with_index(cls: Any, storage: Any, data_source: Any, path_parts: list[str] | None) -> Any:
+        made = make(cls, storage, data_source, path_parts)
+        table = made.parameters["table_name"]
+        with contextlib.closing(storage.connect()) as connection:
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    f'CREATE INDEX IF NOT EXISTS "{table[:50]}_dataset" ON "{table}" (_dataset_id, _partition_id)'
+                )
+            connection.commit()
+        return made
+
+    def init_storage(cls: Any, storage: Any, data_source: Any, path_parts: list[str] | None = None) -> Any:
+        with turn:
+            try:
+                return make_with_index(cls, storage, data_source, path_parts)
+            except adbc_driver_manager.Error:
+                return make_with_index(cls, storage, data_source, path_parts)
+
+    tables.init_storage = classmethod(init_storage)
+
+
 def write_tables_in_turn(path: Path) -> None:
     """Let one request at a time write to a SQLite of tables, while others read.
 

@@ -31,6 +31,7 @@ from instrument.tiled.connection import CATALOG_SPEC
 from instrument.tiled.database import (
     add_indexes,
     embedded_postgresql,
+    index_each_table,
     prepare,
     public,
     tables_uri,
@@ -186,6 +187,7 @@ def make_tree(settings: Settings, uri: str) -> Any:
     from tiled.catalog import from_uri
 
     settings.directory.arrays.mkdir(exist_ok=True)
+    index_each_table()
     if uri.startswith("sqlite"):
         write_tables_in_turn(settings.directory.tables)
     return from_uri(

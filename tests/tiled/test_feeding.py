@@ -1,6 +1,8 @@
 """Runs into Tiled and out again: every kind, while they grow, exactly once."""
 
+import contextlib
 import io
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +61,17 @@ def test_the_table_is_what_was_recorded(filled):
     assert list(table["noisy"]) == [n / 3 for n in range(7)]
     assert list(run.data("baseline")["m2"]) == [0.5, 0.5]
     assert run.stop["exit_status"] == "success"
+
+
+def test_events_of_a_run_are_found_by_an_index_in_each_table(filled, sqlite_server):
+    """Stock Tiled gives all its indexes one name, so that only the first table has one."""
+    with contextlib.closing(sqlite3.connect(sqlite_server.files.tables)) as database:
+        names = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE name GLOB 'table_*'")]
+        tables = [name for name in names if not name.endswith("_dataset")]
+        assert len(tables) > 3
+        for table in tables:
+            plan = database.execute(f'EXPLAIN QUERY PLAN SELECT * FROM "{table}" WHERE _dataset_id = 3').fetchall()
+            assert "USING INDEX" in plan[0][-1], plan
 
 
 def test_values_of_all_types_come_back(filled):
