@@ -63,9 +63,10 @@ def test_the_table_is_what_was_recorded(filled):
     assert run.stop["exit_status"] == "success"
 
 
-def test_events_of_a_run_are_found_by_an_index_in_each_table(filled, sqlite_server):
+@pytest.mark.parametrize("server", ["sqlite"], indirect=True)
+def test_events_of_a_run_are_found_by_an_index_in_each_table(filled, server):
     """Stock Tiled gives all its indexes one name, so that only the first table has one."""
-    with contextlib.closing(sqlite3.connect(sqlite_server.files.tables)) as database:
+    with contextlib.closing(sqlite3.connect(server.files.tables)) as database:
         names = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE name GLOB 'table_*'")]
         tables = [name for name in names if not name.endswith("_dataset")]
         assert len(tables) > 3
