@@ -106,8 +106,8 @@ def tables_uri(uri: str, directory: TiledDirectory) -> str:
 def index_each_table() -> None:
     """Give each table of events an index of the runs: Tiled 0.2.20 has one name for all, so only the first has one.
 
-    One at a time: for PostgreSQL "if not exists" is no promise to two at once. It is tried again where another server on
-    the same database was quicker.
+    One at a time: for PostgreSQL "if not exists" is no promise to two at once. It is tried again where another
+    server on the same database was quicker.
     """
     import adbc_driver_manager
     from tiled.adapters.sql import SQLAdapter
