@@ -12,7 +12,7 @@ import shutil
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -49,6 +49,7 @@ class TextPlots:
         self._lines = 0  # of what is shown and will be replaced
         self._count = 0  # points of it
         self._not_before = 0.0
+        self._stays: tuple[Any, ...] = ()  # run, points and whether it has ended, of what was shown to stay
 
     def update(self, series: Series) -> None:
         """Show what there is of a run that goes on; at most twice a second. Nothing else may be printed meanwhile."""
@@ -63,8 +64,10 @@ class TextPlots:
     def finish(self, series: Series) -> None:
         """Show a run, or what there is of it, to stay."""
         with self._lock:
-            if is_wanted():
+            stays = (series.start.get("uid"), series.count, series.ended)
+            if stays != self._stays and is_wanted():
                 self._show(text_plot(series))
+            self._stays = stays
             self._lines = self._count = 0
 
     def _show(self, text: str) -> None:

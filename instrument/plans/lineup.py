@@ -17,8 +17,9 @@ from instrument.config.errors import UserError
 from instrument.config.names import LOGGER_NAME
 from instrument.framework import screen
 from instrument.framework.statistics import PeakStatistics, peak_statistics
-from instrument.plans import checks
+from instrument.plans import checks, preflight
 from instrument.plans.checks import plan
+from instrument.plans.counting import count_times
 
 logger = logging.getLogger(LOGGER_NAME)
 
@@ -172,6 +173,7 @@ def lup(
 
     origin = yield from position_of(motor)
     checks.within_limits("lup", motor, (origin + start, origin + finish))
+    yield from _announced("lup", detectors, motor, origin + start, origin + finish, num)
     found = yield from scan_peak(detectors, motor, origin + start, origin + finish, num, signal=signal, md=md)
     place = _place(found.statistics, key)
     target = origin if place is None else place
@@ -182,6 +184,17 @@ def lup(
     elif found.uid is not None:  # not a dry run
         logger.warning("lup: %s; %s went back to %g", no_peak(found, motor), motor.name, origin)
     return Lineup(found.uid, found.scan_id, found.signal, found.statistics, target)
+
+
+def _announced(
+    name: str, detectors: Sequence[Any], motor: Any, low: float, high: float, num: int
+) -> MsgGenerator[None]:
+    """Run a scan dry before it moves anything, and tell in one line what it will do."""
+
+    def scan() -> MsgGenerator[Any]:
+        return bp.scan(list(detectors), motor, low, high, num)
+
+    yield from preflight.announced(name, scan, points=num, known=count_times(detectors))
 
 
 def _place(statistics: PeakStatistics, key: str) -> float | None:
@@ -263,6 +276,8 @@ def lineup2(
     place: float | None = None
     width: float | None = None
     reached = False
+    checks.within_limits(name, motor, (low, high))
+    yield from _announced(f"{name}, first scan", detectors, motor, low, high, num)
     for number in range(1, most + 1):
         checks.within_limits(name, motor, (low, high))
         metadata = {**(md or {}), "plan_name": name, "scan_sequence": number}
