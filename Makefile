@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 # What builds us and the dependencies that come as source (PIMS needs setuptools with wheel), pinned like the rest.
 BUILD  := setuptools wheel hatchling editables
 
-.PHONY: session demo setup test bench soak lint format clean help
+.PHONY: session demo setup test docs bench soak lint format clean help
 
 help:            ## what there is
 	@grep -E '^[a-z]+: .*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,6 +36,9 @@ lint: $(STAMP)   ## ruff, pyright, import-linter
 
 format: $(STAMP)
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+docs: $(STAMP)   ## the site, docs/_build/html/index.html; warnings are errors
+	@$(BIN)/python -m sphinx -E -W --keep-going -q -b html docs docs/_build/html
 
 bench: $(STAMP)  ## each budget beside what it measured; exits 1 on a miss
 	@$(BIN)/python -m benchmarks $(BENCHARGS)

@@ -21,7 +21,8 @@ A simulated beamline on real EPICS base.
 """
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Of the command line."""
     parser = argparse.ArgumentParser(
         prog="virtual-beamline", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -192,7 +193,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; gives the exit code."""
-    parsed = _parser().parse_args(arguments)
+    parsed = parser().parse_args(arguments)
     from virtual_beamline.supervisor import BeamlineStartError, NoSuchBeamlineError
 
     try:

@@ -73,7 +73,7 @@ def load(
         else:
             device_files.append(device_file)
             devices = documents.read(device_file)
-            specs += _device_specs(devices, specs)
+            specs += device_specs(devices, specs)
             problems += devices.problems
 
     code = [file.parent / name for name in settings.code] if settings is not None else []
@@ -225,7 +225,7 @@ def unusable(name: str) -> str | None:
     return None
 
 
-def _device_specs(document: Document, earlier: Sequence[DeviceSpec]) -> list[DeviceSpec]:
+def device_specs(document: Document, earlier: Sequence[DeviceSpec] = ()) -> list[DeviceSpec]:
     """The readable entries of a device file; what is wrong goes into the document's problems."""
     content = document.content
     if content is None:

@@ -5,6 +5,7 @@ The reference's notebook, brought up to date, runs on them from top to bottom, a
 
 import io
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -139,6 +140,13 @@ def test_a_nexus_file_that_the_server_has_forgotten_is_told_of_by_backfill(fed):
     assert told.stdout.splitlines()[0].endswith("3 of 3 runs are there, 0 are sent")
     assert told.stdout.splitlines()[-1] == "the server was told of 1 NeXus files"
     assert fed.catalog[3].nexus()["entry/data/adsimdet"].shape == (2, 2, 1024, 1024)
+
+
+def test_the_questions_of_the_how_to_are_answered(fed, monkeypatch):
+    server, catalog = fed.server, tiled_client.connect(fed.server.url, api_key=fed.server.read_key, catalog="notebook")
+    monkeypatch.setattr(tiled_client, "connect", lambda: catalog)
+    found = runpy.run_path(str(ROOT / "docs" / "code" / "tiled_questions.py"))
+    assert (len(found["run"].data()), server.url in repr(found["cat"])) == (2, True)
 
 
 def test_the_notebook_runs_from_top_to_bottom(fed, tmp_path, monkeypatch):
