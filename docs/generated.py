@@ -52,14 +52,14 @@ def _put(path: Path, text: str) -> None:
 
 def notebooks(stems: list[str]) -> str:
     """The list of the notebooks, by their numbers, with what the first lines of each say."""
-    lines = [f"- {{doc}}`notebooks/{stem}`: {_about(NOTEBOOKS / f'{stem}.ipynb')}" for stem in stems]
+    lines = [f"1. {{doc}}`notebooks/{stem}`: {_about(NOTEBOOKS / f'{stem}.ipynb')}" for stem in stems]
     tree = "\n".join(f"notebooks/{stem}" for stem in stems)
     return "\n".join(lines) + f"\n\n```{{toctree}}\n:hidden:\n\n{tree}\n```\n"
 
 
 def _with_lexer(path: Path) -> str:
-    """A notebook that says that its cells are IPython's, `!` and `%` included."""
-    content = json.loads(path.read_text())
+    """A notebook that says that its cells are IPython's, `!` and `%` included; its links lead to the pages."""
+    content = json.loads(path.read_text().replace("](../docs/", "](../../"))
     content["metadata"].setdefault("language_info", {"name": "python"})["pygments_lexer"] = "ipython3"
     return json.dumps(content)
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from tests.terminal import ROOT, clean_environment
 
 DOCS = ROOT / "docs"
-DEADLINE = 240  # s, generous: the machine may be busy
+DEADLINE = 500  # s, generous: the machine may be busy
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 MARK = "\x1e"
 _BLOCK = re.compile(r"(?ms)^```(console|pycon)\n(.*?)^```$")

@@ -47,6 +47,7 @@ def paths(names: tuple[str, ...]) -> list[Path]:
     return [DOCS / name for name in names]
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("names", TOGETHER, ids=[Path(names[0]).stem for names in TOGETHER])
 def test_what_a_page_tells_to_type_shows_what_it_says(names, tmp_path):
     pages = paths(names)
@@ -103,7 +104,8 @@ def test_every_command_of_the_shell_has_an_example():
     examples = re.sub(r"(?m)^(?!\$ ).*$", "", page)
     for parser in (cli.parser(), snapshot_cli.parser(), virtual_beamline.parser()):
         for words, _ in commands_of(parser, parser.prog):
-            if words == "instrument demo":  # takes half a minute; tests/session runs it
+            if words == "instrument demo" or words.startswith(("instrument qserver", "instrument queue")):
+                # half a minute each; tests/session and tests/queueserver run them
                 continue
             assert re.search(rf"(?m)(^\$ |[|(;] *|\d ){words}\b", examples), words
 
@@ -111,9 +113,7 @@ def test_every_command_of_the_shell_has_an_example():
 def test_the_cells_of_the_first_notebook_run(tmp_path):
     cells = re.split(r"(?m)^# %% .*\n", (DOCS / "code" / "first_notebook.py").read_text())[1:]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell.strip()) for cell in cells])
-    path = tmp_path / "first.ipynb"
-    nbformat.write(notebook, path)
-    assert re.search(r"21 points, the highest at -?[01]\.\d", shown(executed(path, tmp_path)))
+    assert re.search(r"21 points, the highest at -?[01]\.\d", shown(executed(notebook, tmp_path)))
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,11 @@ class Slits(PseudoPositioner):
     @pseudo_position_argument
     def forward(self, pseudo):
         """From gap and centre to the blades."""
-        return self.RealPosition(top=pseudo.center + pseudo.gap / 2, bottom=pseudo.center - pseudo.gap / 2)
+        half = pseudo.gap / 2
+        return self.RealPosition(top=pseudo.center + half, bottom=pseudo.center - half)
 
     @real_position_argument
     def inverse(self, real):
         """From the blades to gap and centre."""
-        return self.PseudoPosition(gap=real.top - real.bottom, center=(real.top + real.bottom) / 2)
+        center = (real.top + real.bottom) / 2
+        return self.PseudoPosition(gap=real.top - real.bottom, center=center)
