@@ -54,7 +54,8 @@ def test_what_a_page_tells_to_type_shows_what_it_says(names, tmp_path):
     shutil.copytree(DOCS / "code", tmp_path, dirs_exist_ok=True)
     typed = run(pages, tmp_path, seeded(tmp_path) if needs_seed(pages) else None)
     assert len(typed) > 3
-    assert not [str(one) for one in typed if not one.agrees]
+    wrong = "\n".join(str(one) for one in typed if not one.agrees)
+    assert not wrong, wrong
 
 
 def test_every_page_with_something_to_type_is_typed():
