@@ -19,7 +19,7 @@ def put_all(behind, numbers):
 
 def test_frames_are_written_in_order_and_all_when_it_ends():
     written = []
-    behind = _Behind(lambda number, _array: written.append(number))
+    behind = _Behind(lambda number, _array: written.append(number), 2)
     put_all(behind, range(50))
     behind.wait()
     assert written == list(range(50))
@@ -31,7 +31,7 @@ def test_frames_are_written_in_order_and_all_when_it_ends():
 
 def test_the_next_frame_is_taken_while_one_is_written_and_only_a_few_more():
     go_on, all_put = threading.Event(), threading.Event()
-    behind = _Behind(lambda _number, _array: go_on.wait(60))
+    behind = _Behind(lambda _number, _array: go_on.wait(60), 2)
 
     def put():
         put_all(behind, range(4))
@@ -56,7 +56,7 @@ def test_a_failure_is_told_once_and_nothing_is_written_behind_it():
             raise OSError(28, "No space left on device")
         written.append(number)
 
-    behind = _Behind(write)
+    behind = _Behind(write, 2)
     with pytest.raises(OSError, match="No space left"):
         put_all(behind, range(100))
     behind.end()
@@ -68,7 +68,7 @@ def test_a_failure_of_the_last_frame_is_told_at_the_end():
     def write(_number, _array):
         raise OSError(28, "No space left on device")
 
-    behind = _Behind(write)
+    behind = _Behind(write, 2)
     behind.put(0, FRAME)
     with pytest.raises(OSError, match="No space left"):
         behind.end()

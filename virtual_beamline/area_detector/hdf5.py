@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 _BLOCK = 256
 """Frames by which datasets grow at least: each resize costs as much as a small frame."""
-_AHEAD = 2
-"""Frames that can wait while another one is written."""
+_MOST_AHEAD, _MOST_BYTES_AHEAD = 16, 16 << 20
+"""Frames that can wait while another one is written: so many, or so many bytes, but always one."""
 _PERFORMANCE_COLUMNS = 5
 
 
@@ -190,9 +190,15 @@ class _Behind:
     What goes wrong is raised by what is called next, once.
     """
 
-    def __init__(self, write: Callable[[int, NDArray], None]) -> None:
+    def __init__(self, write: Callable[[int, NDArray], None], ahead: int) -> None:
+        """Begin.
+
+        Args:
+            write: writes a frame, given its number in the file.
+            ahead: how many frames can wait.
+        """
         self._write = write
-        self._waiting: queue.Queue[tuple[int, NDArray] | None] = queue.Queue(_AHEAD)
+        self._waiting: queue.Queue[tuple[int, NDArray] | None] = queue.Queue(ahead)
         self._error: Exception | None = None
         self.failed = False
         self.written = 0
@@ -262,7 +268,8 @@ class Hdf5File:
             if self.swmr:
                 self._file.swmr_mode = True
             elif self._performance is None:  # which tells how long each frame took
-                self._behind = _Behind(self._write)
+                ahead = min(_MOST_AHEAD, max(1, _MOST_BYTES_AHEAD // max(1, array.data.nbytes)))
+                self._behind = _Behind(self._write, ahead)
         except BaseException:
             with contextlib.suppress(Exception):
                 self._file.close()
