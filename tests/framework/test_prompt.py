@@ -1,12 +1,17 @@
 """An error at the prompt is one line that names the thing and the nearest match."""
 
+from types import SimpleNamespace
+
 import bluesky.plans as bp
 import pytest
 from ophyd.sim import det
 from ophyd.utils import LimitError
+from prompt_toolkit import PromptSession
+from prompt_toolkit.input import create_pipe_input
+from prompt_toolkit.output import DummyOutput
 
 from instrument.config.errors import UserError
-from instrument.framework.prompt import LastError, one_line, plan_hint
+from instrument.framework.prompt import LastError, once_shown, one_line, plan_hint
 
 
 def raised(function):
@@ -62,3 +67,21 @@ def test_last_error_prints_the_traceback(capsys):
     last.keep(raised(lambda: 1 / 0))
     last()
     assert "ZeroDivisionError" in capsys.readouterr().out
+
+
+def test_what_may_wait_for_the_first_prompt_begins_when_it_is_shown_and_once():
+    called = []
+    with create_pipe_input() as typed:
+        prompt = PromptSession(input=typed, output=DummyOutput())
+        once_shown(SimpleNamespace(pt_app=prompt), lambda: called.append(prompt.app.is_running))
+        assert called == []
+        for line in ("first", "second"):
+            typed.send_text(f"{line}\n")
+            assert prompt.prompt("In: ") == line
+    assert called == [True]
+
+
+def test_a_shell_that_draws_no_prompt_lets_nothing_wait():
+    called = []
+    once_shown(SimpleNamespace(pt_app=None), lambda: called.append(True))
+    assert called == [True]
