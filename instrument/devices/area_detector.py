@@ -156,7 +156,9 @@ class AreaDetector(DetectorBase):
         self._recorded = tuple(self._default_read_attrs or ())
         self._used: list[Any] = []
         self._points = 0
+        self._last: Status | None = None
         self._failed = False
+        self._ending = False
         self._was_connected = False
 
     # --- what a run keeps
@@ -261,7 +263,7 @@ class AreaDetector(DetectorBase):
         if self._staged != Staged.no:
             raise RedundantStaging(f"{self.name} is staged already: a run of it goes on")
         self._staged = Staged.partially
-        self._points, self._failed = 0, False
+        self._points, self._last, self._failed, self._ending = 0, None, False, False
         try:
             self._apply({self.cam.acquire: 0})  # before all else: a camera that acquires refuses settings
             self._used = self._pipeline()
@@ -306,9 +308,10 @@ class AreaDetector(DetectorBase):
     def _set_back(self) -> None:
         """Whatever happens, a new run can begin afterwards."""
         problems: list[Exception] = []
+        self._ending = True
         try:
             if self.cam.acquire.connected:
-                for action in (self._close_files, self._restore):
+                for action in (self._end_exposure, self._close_files, self._restore):
                     try:
                         action()
                     except Exception as error:
@@ -323,6 +326,10 @@ class AreaDetector(DetectorBase):
             raise problems[0]
         for problem in problems:
             logger.debug("%s: after a failure: %s", self.name, problem)
+
+    def _end_exposure(self) -> None:
+        """After an interruption the camera may expose still, for hours."""
+        staging.apply({self.cam.acquire: 0})
 
     def _close_files(self) -> None:
         for writer in self._writers():
@@ -381,15 +388,29 @@ class AreaDetector(DetectorBase):
         """
         if self._staged != Staged.yes:
             raise UserError(f"{self.name} is not staged: take frames with a plan, such as RE(bp.count([{self.name}]))")
-        status = DeviceStatus(self)
-        acquired = Status(self, timeout=self._longest())
         self._points += 1
-        acquired.add_callback(functools.partial(self._acquired, status, self._points))
-        # Completion of the put, not a change of Acquire, tells the end: it can't be missed, however soon it comes.
-        self.cam.acquire.put(1, use_complete=True, callback=functools.partial(_finish, acquired))
+        status, before, over = DeviceStatus(self), self._last, Status(self)
+        over.add_callback(lambda _: _finish(status, over.exception(timeout=0)))
+        begin = functools.partial(self._begin, over, self._points, self._longest())
+        if before is None or before.done:
+            begin()
+        else:
+            # A run that was paused takes this point again while its first exposure goes on: that has to end first, and
+            # its frames are in the file, too.
+            before.add_callback(lambda _: begin())
+        self._last = over  # not `status`, which ends for the engine when it gives up waiting
         for writer in self._writers():
             writer.generate_datum(self._image_name, time.time())
         return status
+
+    def _begin(self, over: Status, points: int, longest: float | None) -> None:
+        acquired = Status(self, timeout=longest)
+        acquired.add_callback(functools.partial(self._acquired, over, points))
+        if self._ending:
+            _finish(acquired)
+            return
+        # Completion of the put, not a change of Acquire, tells the end: it can't be missed, however soon it comes.
+        self.cam.acquire.put(1, use_complete=True, callback=functools.partial(_finish, acquired))
 
     def _longest(self) -> float | None:
         """When an acquisition must be over (s); None if something else triggers it."""
@@ -402,7 +423,7 @@ class AreaDetector(DetectorBase):
         exposure, period = float(cam.acquire_time.get()), float(cam.acquire_period.get())
         return images * max(exposures * exposure, period) * 1.1 + self.timeout
 
-    def _acquired(self, status: Any, points: int, acquired: Status) -> None:
+    def _acquired(self, over: Status, points: int, acquired: Status) -> None:
         """The exposure is over, or late; on a thread of the status."""
         try:
             if acquired.exception() is not None:
@@ -410,17 +431,22 @@ class AreaDetector(DetectorBase):
                     f"{self.name}: no end of the acquisition in {acquired.timeout:.0f} s: the camera is "
                     f"{self.cam.detector_state.get(as_string=True)!r} ({self.cam.status_message.get()})"
                 )
-            for writer in self._writers():
+            for writer in () if self._ending else self._writers():
                 writer.check_written(points)
         except Exception as error:
             self._failed = True
-            _finish(status, error)
+            _finish(over, error)
         else:
-            _finish(status)
+            _finish(over)
 
     def stop(self, *, success: bool = False) -> None:
-        """End an acquisition; frames so far are kept."""
-        if self._staged != Staged.no and self.cam.acquire.connected:
+        """End an acquisition; frames so far are kept.
+
+        Args:
+            success: The RunEngine pauses, or its plan is over. An exposure goes on then: half a point would be in the
+                file where the point taken again is looked for. `unstage` ends it.
+        """
+        if not success and self._staged != Staged.no and self.cam.acquire.connected:
             self.cam.acquire.put(0)
 
     def collect_asset_docs(self) -> Generator[Any]:
@@ -429,7 +455,7 @@ class AreaDetector(DetectorBase):
             yield from writer.collect_asset_docs()
 
 
-def _finish(status: Any, error: Exception | None = None, **_: Any) -> None:
+def _finish(status: Any, error: Any = None, **_: Any) -> None:
     """End a status, unless somebody else has."""
     try:
         if error is None:

@@ -296,6 +296,33 @@ def test_a_misspelt_plugin_or_camera_is_told_with_the_nearest_match():
         area_detector_of(plugins=["hdf1"], record=["stat1"])
 
 
+def test_a_point_that_is_taken_again_while_its_exposure_goes_on_has_frames_of_its_own(adsimdet, engine):
+    """As a run does that was paused in an exposure."""
+    adsimdet.cam.acquire_time.set(0.3).wait(DEADLINE)
+    adsimdet.stage()
+    try:
+        first, second = adsimdet.trigger(), adsimdet.trigger()
+        second.wait(DEADLINE)
+        assert first.done
+        assert adsimdet.hdf1.num_captured.get() == 2
+        (_, one), (_, other) = [doc for doc in adsimdet.collect_asset_docs() if doc[0] == "datum"]
+        assert (one["datum_kwargs"], other["datum_kwargs"]) == ({"point_number": 0}, {"point_number": 1})
+    finally:
+        adsimdet.unstage()
+
+
+def test_an_exposure_ends_with_its_run(adsimdet, engine):
+    adsimdet.cam.acquire_time.set(100).wait(DEADLINE)
+    adsimdet.stage()
+    waiting = [adsimdet.trigger(), adsimdet.trigger()]
+    wait_until(lambda: adsimdet.cam.detector_state.get() == 1, "the camera acquires")
+    adsimdet.unstage()
+    for status in waiting:
+        status.wait(DEADLINE)
+    assert adsimdet.cam.acquire.get() == 0
+    wait_until(lambda: adsimdet.cam.detector_state.get() != 1, "the camera does nothing")
+
+
 def test_a_run_is_recorded_as_that_of_apstools_is(adsimdet, engine, documents, tmp_path):
     """The same data keys, configuration and references to frames, but for names of files."""
     from apstools.devices import ad_creator
