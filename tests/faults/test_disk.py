@@ -152,7 +152,8 @@ def read_only(tmp_path):
     directory, elsewhere = tmp_path / "read_only", tmp_path / "elsewhere"
     directory.mkdir()
     elsewhere.mkdir()
-    write_config(directory, f"directories: {{logs: {elsewhere}}}")
+    # Not by the name that a session looks for by itself.
+    write_config(directory, f"directories: {{logs: {elsewhere}}}").rename(directory / "elsewhere.yml")
     if os.geteuid() != 0:
         directory.chmod(0o555)
         yield directory, elsewhere, ()
@@ -181,7 +182,7 @@ def test_a_read_only_working_directory_is_told_at_the_start(read_only):
 def test_a_session_that_can_record_nothing_still_moves(read_only):
     directory, elsewhere, wrapper = read_only
     home = {"HOME": str(elsewhere), "IPYTHONDIR": str(elsewhere)}
-    with Session(directory, arguments=("--config", "iconfig.yml"), wrapper=wrapper, env=home) as session:
+    with Session(directory, arguments=("--config", "elsewhere.yml"), wrapper=wrapper, env=home) as session:
         assert (
             f"W <time> - <directory>/.data cannot be written ({WHY}): no run can be recorded; start the session in a "
             "directory of your own, or set directories.data in iconfig.yml"
