@@ -15,7 +15,6 @@ from ophyd.sim import det, motor
 from instrument.cli import main
 from instrument.config.errors import UserError
 from instrument.framework import packing, runs
-from instrument.framework.embedded import EmbeddedCatalog
 from instrument.framework.image_roots import ImageRoots
 
 
@@ -155,6 +154,8 @@ def test_images_of_unpacked_runs_are_found_without_a_setting_and_packed_again(la
 
 
 def _frame(laboratory, uid):
+    from instrument.framework.embedded import EmbeddedCatalog  # databroker, which no other worker need wait for
+
     try:
         return EmbeddedCatalog(laboratory.data.root)[uid].primary.read()["img"].values.reshape(2, 3).tolist()
     except (ValueError, UserError):
