@@ -25,7 +25,6 @@ from instrument.tiled.queries import REGEX, Loose
 # uids would match every short word of the letters a to f; notes are the writer's
 _LEFT_OUT = (("start", "uid"), ("stop", "uid"), ("stop", "run_start"), ("notes",))
 _METADATA = orm.Node.metadata_
-_LIKE = re.compile(r"[%_/]")
 _UNESCAPED = re.compile(r"[ !#-\[\]-~]+")  # stands in JSON as it is
 
 
@@ -151,8 +150,11 @@ def _looked_through(query: Loose, pattern: str, sqlite: bool) -> Any:
         return true()
     if sqlite:  # whose LIKE takes capital letters and others for the same
         return type_coerce(_METADATA, String).contains(found, autoescape=True)
-    escaped = _LIKE.sub(r"/\g<0>", found)
-    return cast(_METADATA, String).ilike(f"%{escaped}%", escape="/")
+    whole = cast(_METADATA, String)
+    # PostgreSQL takes LIKE for rare, and would look at all runs where going from the newest on finds enough soon
+    if query.case_sensitive and query.how != REGEX:
+        return func.strpos(whole, found) > 0
+    return func.strpos(func.lower(whole), found.lower()) > 0
 
 
 def certain_text(pattern: str) -> str:
