@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+import operator
 import threading
 import time
 import weakref
@@ -203,12 +204,19 @@ class Windows:
             self._lay_out(figure)
         if self._laid_out.get(figure) is None or not blitter.move(moving):
             blitter.draw(moving)
-            # Laying out anew costs as much as drawing: only at the end, and where labels have become longer or shorter.
+            # Laying out anew costs as much as drawing: only at the end, and where labels have become longer.
             # The colour bar of a signal that does not change has no labels at all.
-            labels = [[label.get_text() for label in axes.get_yticklabels()] for axes in figure.axes]
-            lengths = [max(map(len, texts), default=0) for texts in labels]
+            lengths = [
+                max((len(label.get_text()) for label in labels), default=0)
+                for axes in figure.axes
+                for labels in (
+                    axes.get_yticklabels(),
+                    [axes.yaxis.get_offset_text()],
+                )  # the power of ten above the axis
+            ]
             laid_out = self._laid_out.get(figure) or lengths
-            self._laid_out[figure] = lengths if lengths == laid_out else None
+            fits = len(lengths) == len(laid_out) and all(map(operator.le, lengths, laid_out))
+            self._laid_out[figure] = laid_out if fits else None
             figure.set_layout_engine("none")
         if has_window:
             figure.canvas.flush_events()
