@@ -34,6 +34,11 @@ def clean_environment(directory: Path, **extra: str) -> dict[str, str]:
     }
 
 
+def _with_default_interrupt() -> None:
+    """Ctrl-C works, also where the tests run in the background of a shell, which has them ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Terminal:
     """`instrument session` at a pty.
 
@@ -63,6 +68,7 @@ class Terminal:
             env=clean_environment(directory, **(env or {})),
             dimensions=(50, COLUMNS),
             encoding="utf-8",
+            preexec_fn=_with_default_interrupt,
             use_poll=True,  # select() can not have more than 1,024 files open in the process of the tests
             timeout=DEADLINE,
         )
@@ -117,4 +123,5 @@ class Terminal:
 
     def __exit__(self, *_exc: object) -> None:
         if self.process.isalive():
-            self.process.close(force=True)
+            self.kill()  # pexpect's own way gives each signal a tenth of a second, too little on a busy machine
+        self.process.close()

@@ -212,6 +212,8 @@ def no_peak(found: Lineup, motor: Any) -> str:
     if not statistics.found or statistics.max is None or statistics.min is None:
         return f"no peak of {which}"
     down = statistics.height is not None and statistics.height < 0 and statistics.kind != "edge"
+    if down and statistics.cen is not None:  # half of a dip, or a peak that falls to a plateau: what lies at its side
+        down = abs(statistics.cen - statistics.min[0]) < abs(statistics.cen - statistics.max[0])
     place = (statistics.min if down else statistics.max)[0]
     return (
         f"{which} is a flank, its {'lowest' if down else 'highest'} at the end {motor.name} {place:g}: scan beyond it"

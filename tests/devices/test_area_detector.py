@@ -16,6 +16,7 @@ from ophyd.device import Staged
 
 from instrument.config.errors import UserError
 from instrument.devices.area_detector import area_detector
+from instrument.devices.image_files import DEFAULT_TEMPLATE
 from instrument.framework.engine import RunEngine
 
 from .conftest import DEADLINE, wait_until
@@ -24,6 +25,7 @@ from .conftest import DEADLINE, wait_until
 @pytest.fixture(scope="module")
 def adsimdet(area_detector, tmp_path_factory):
     made = make(tmp_path_factory.mktemp("data"))
+    made.hdf1.file_template.set(DEFAULT_TEMPLATE).wait(DEADLINE)  # other tests have used the camera
     yield made
     made.unstage()
 

@@ -107,7 +107,8 @@ def run(pages: list[Path], directory: Path, config: Path | None = None) -> list[
             lines = "".join(f"{one.source}\nprint('{MARK}{number}{MARK}')\n" for number, one in enumerate(typed))
             words = [sys.executable, "-m", "instrument.cli", "session"]
             shown = _shown(words, f"print('{MARK}begin{MARK}')\n{lines}", here, environment)
-        parts = re.split(f"{MARK}(?:begin|\\d+){MARK}\n", shown)[1:]
+        # Without its line's end where another thread tells something at that moment.
+        parts = re.split(f"{MARK}(?:begin|\\d+){MARK}\n?", shown)[1:]
         for one, got in zip(typed, parts, strict=False):
             one.got = re.sub(r"(?m)^Out\[\d+\]: ?", "", got)
         done += typed

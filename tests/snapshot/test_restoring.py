@@ -38,6 +38,13 @@ def recorded(run, stream):
     return {entry.name: entry.value for entry in Snapshot.of(iter(RunFile(run.path)), stream).entries}
 
 
+@pytest.fixture(autouse=True)
+def as_others_expect_it(put):
+    """Other tests of this beamline read it."""
+    yield
+    put("gp:ACCESS", 0)
+
+
 def newest(tmp_path):
     return runs(tmp_path)[0]
 
