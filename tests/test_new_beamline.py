@@ -122,6 +122,7 @@ def test_jupyter_starts_there_and_its_kernels_find_the_configuration(beamline):
 
 def test_without_jupyter_one_line_says_how_to_install_it(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", [str(ROOT)])
+    monkeypatch.delitem(sys.modules, "jupyterlab", raising=False)  # of another test
     sys.path_importer_cache.clear()
     with pytest.raises(UserError) as told:
         command(tmp_path, browser=False, port=None)

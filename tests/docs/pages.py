@@ -110,7 +110,8 @@ def run(pages: list[Path], directory: Path, config: Path | None = None) -> list[
         # Without its line's end where another thread tells something at that moment.
         parts = re.split(f"{MARK}(?:begin|\\d+){MARK}\n?", shown)[1:]
         for one, got in zip(typed, parts, strict=False):
-            one.got = re.sub(r"(?m)^Out\[\d+\]: ?", "", got)
+            # What a busy machine has told meanwhile of devices that answered late is no part of it.
+            one.got = re.sub(r"(?m)^Out\[\d+\]: ?|^.* (?:is|are) (?:back|offline)\b.*\n", "", got)
         done += typed
     return done
 
