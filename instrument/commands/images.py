@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from instrument.config.errors import UserError
+from instrument.plans import checks
+from instrument.plans.defaults import device_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 CAMERA = "adsimdet"
 DITHER = 40  # pixels
+FWHM = 0.5  # of the light that a motor lets through; its units
 # The simulated spot: as random as the virtual beamline makes it at its start.
 CENTER, WIDTH, HEIGHT, NOISE = (100, 900), (8, 40), (120, 220), (4, 20)
 
@@ -155,20 +158,23 @@ class ImageCommands:
     def change_ad_simulated_image_parameters(self) -> None:
         """Give the simulated diffraction spot another random place, width, height and noise."""
         cam, draw = self._camera().cam, random.SystemRandom()
-        center = draw.randint(*CENTER), draw.randint(*CENTER)
+        center, height = (draw.randint(*CENTER), draw.randint(*CENTER)), draw.randint(*HEIGHT)
         cam.sim_mode.put("Peaks")
         for signal, value in (
             (cam.peak_start.peak_start_x, center[0]),
             (cam.peak_start.peak_start_y, center[1]),
             (cam.peak_width.peak_width_x, draw.randint(*WIDTH)),
             (cam.peak_width.peak_width_y, draw.randint(*WIDTH)),
-            (cam.gain, draw.randint(*HEIGHT)),
+            (cam.gain, height),
             (cam.noise, draw.randint(*NOISE)),
         ):
             signal.put(value)
         for calc, place in zip(self._dithering(), center, strict=True):
             if calc.output_link_pv.get().startswith(cam.prefix):
                 calc.channels.B.input_value.put(place)
+        lighting = self._lighting()
+        if lighting.output_link_pv.get().startswith(cam.prefix):
+            lighting.channels.D.input_value.put(height)
 
     def dither_ad_on(self) -> None:
         """Have the simulated spot move about its place each second (`gp:userCalc9`, `gp:userCalc10`)."""
@@ -203,6 +209,44 @@ class ImageCommands:
             calc.output_execute_option.put("Every Time")
             calc.scanning_rate.put("1 second")
 
+    def ad_lit_by(self, motor: Any = None, center: float | None = None, fwhm: float = FWHM) -> None:
+        """Have the simulated spot be brightest where a motor is at `center`, as light through a slit (`gp:userCalc11`).
+
+        Args:
+            motor: The motor, or its name; None: the spot is as bright as it was, wherever motors are.
+            center: Where it is brightest (the motor's unit); where the motor is now if not given.
+            fwhm: Full width at half maximum of the Gaussian in between (the motor's unit).
+
+        Raises:
+            UserError: There is no such motor, it is offline, or a number is wrong.
+        """
+        name, gain, calc = "ad_lit_by", self._camera().cam.gain, self._lighting()
+        lit = calc.output_link_pv.get() == gain.setpoint_pvname
+        height = calc.channels.D.input_value.get() if lit else gain.get()
+        if motor is None:
+            if lit:
+                calc.reset()
+                gain.put(height)
+            return
+        motor = checks.motor_of(name, device_of(self._session.devices, motor))
+        self._session.health.require(motor)
+        position = getattr(motor, "user_readback", None) or getattr(motor, "readback", None)
+        if not hasattr(position, "pvname"):
+            raise UserError(f"{name}: {motor.name} has no PV that says where it is")
+        center = motor.position if center is None else checks.number(name, "center", center)
+        if not checks.number(name, "fwhm", fwhm) > 0:
+            raise UserError(f"{name}: fwhm={fwhm!r} has to be more than 0")
+        calc.scanning_rate.put("Passive")
+        calc.description.put("light on the camera")
+        calc.calculation.put("D/2^((2*(A-B)/C)^2)")  # a Gaussian by its full width at half maximum
+        calc.channels.A.input_pv.put(position.pvname)
+        for channel, value in (("B", center), ("C", fwhm), ("D", height)):
+            getattr(calc.channels, channel).input_value.put(value)
+        calc.output_link_pv.put(gain.setpoint_pvname)
+        calc.output_execute_option.put("Every Time")
+        calc.scanning_rate.put("I/O Intr")
+        calc.process_record.put(1)
+
     def _camera(self) -> Any:
         camera = self._device(CAMERA)
         if not hasattr(camera.cam, "peak_start"):
@@ -212,6 +256,9 @@ class ImageCommands:
     def _dithering(self) -> tuple[Any, Any]:
         calcs = self._device("calcs")
         return calcs.calc9, calcs.calc10
+
+    def _lighting(self) -> Any:
+        return self._device("calcs").calc11
 
     def _device(self, name: str) -> Any:
         if name not in self._session.devices:

@@ -341,6 +341,34 @@ def test_devices_of_an_ioc_that_is_expected_have_time_and_others_have_not(tmp_pa
     assert not any("late" in line for line in facts["told"])
 
 
+def test_a_component_that_is_about_to_be_connected_is_no_sign_of_an_offline_device():
+    """ophyd marks a signal as connected a moment after its metadata came: whoever looks then sees neither."""
+    facts = story("""
+        from ophyd.signal import EpicsSignalBase
+        from instrument.devices import offline
+        ioc = start()
+        devices = build(load().devices)
+        calcs, seen = devices["calcs"], []
+        calcs.wait_for_connection(timeout=20)
+        becomes_ready = EpicsSignalBase._set_event_if_ready
+
+        def look(signal):
+            between = all(signal._received_first_metadata.values()) and not signal.connected
+            seen.append((between, offline.answers(calcs)))
+            becomes_ready(signal)
+
+        EpicsSignalBase._set_event_if_ready = look
+        calcs.calc2.calculation.wait_for_connection(timeout=20)
+        report(moments=[answers for between, answers in seen if between], always=[answers for _, answers in seen])
+        os.kill(ioc.pid, signal.SIGKILL)
+        wait_until(lambda: not calcs.calc2.calculation.connected, "it is lost")
+        report(after=offline.answers(calcs))
+    """)
+    assert facts["moments"]
+    assert all(facts["always"])
+    assert not facts["after"]
+
+
 def test_nothing_is_written_when_devices_are_made_and_connected():
     facts = story("""
         ioc = start()

@@ -33,9 +33,11 @@ TOGETHER = (
     ("how-to/two-stations.md", "how-to/logs.md", "how-to/something-is-wrong.md"),
     ("tutorials/your-own-beamline.md",),
     ("tutorials/from-far-away.md",),
+    ("how-to/real-epics.md",),
+    ("how-to/queue.md",),
     ("reference/shell.md",),
 )
-OWN_CONFIGURATION = {"add-a-device.md", "your-own-beamline.md", "two-stations.md", "shell.md"}
+OWN_CONFIGURATION = {"add-a-device.md", "your-own-beamline.md", "two-stations.md", "real-epics.md", "shell.md"}
 
 
 def needs_seed(pages: list[Path]) -> bool:
@@ -101,12 +103,11 @@ def test_every_command_of_the_shell_has_an_example():
     from instrument import cli, snapshot_cli
     from virtual_beamline import __main__ as virtual_beamline
 
-    page = (DOCS / "reference" / "shell.md").read_text()
-    examples = re.sub(r"(?m)^(?!\$ ).*$", "", page)
+    pages = "".join((DOCS / name).read_text() for name in ("reference/shell.md", "how-to/queue.md"))
+    examples = re.sub(r"(?m)^(?!\$ ).*$", "", pages)
     for parser in (cli.parser(), snapshot_cli.parser(), virtual_beamline.parser()):
         for words, _ in commands_of(parser, parser.prog):
-            if words == "instrument demo" or words.startswith(("instrument qserver", "instrument queue")):
-                # half a minute each; tests/session and tests/queueserver run them
+            if words == "instrument demo":  # half a minute; tests/session runs it
                 continue
             assert re.search(rf"(?m)(^\$ |[|(;] *|\d ){words}\b", examples), words
 

@@ -110,6 +110,21 @@ def test_statistics_against_a_motor_without_images(session):
     assert one_line(session.run("show_image()")).endswith("has no images in its stream 'primary'")
 
 
+def test_a_motor_in_the_light_gives_the_statistics_a_peak(session):
+    height = numbers(session, "adsimdet.cam.gain.get()")
+    session.run("ad_lit_by('m3', 0.2, fwhm=0.4)")
+    session.run("RE(ad_vs_motor(m3, -0.4, 0.8, 13))")
+    measured = numbers(session, "cat[-1].primary.read()['adsimdet_stats1_total'].values.tolist()")
+    assert np.argmax(measured) == 6
+    session.run("umv(m3, 0.4)")
+    assert numbers(session, "adsimdet.cam.gain.get()") == pytest.approx(height / 2, rel=0.01)
+    shown = session.run("ad_lit_by(m3, 'there')")
+    assert one_line(shown).startswith("ad_lit_by: center='there'")
+    assert one_line(session.run("ad_lit_by('m33')")).startswith("no device is named 'm33'; did you mean 'm3'")
+    session.run("ad_lit_by()")
+    assert numbers(session, "adsimdet.cam.gain.get()") == pytest.approx(height)
+
+
 @pytest.mark.parametrize("callbacks", ["Enable", "Disable"])
 def test_a_region_is_saved_and_measured(session, callbacks):
     ports = "adsimdet.hdf1.nd_array_port.put({0!r}); adsimdet.stats1.nd_array_port.put({0!r})"

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -81,16 +82,39 @@ def snapshot(virtual_beamline, tmp_path, monkeypatch, capsys):
     return run
 
 
-@pytest.fixture(scope="session")
-def put(virtual_beamline):
-    """Write a PV of the beamline, and wait until it is written."""
+def channel(pv: str) -> str:
+    """The PV by a channel of its own: pyepics would give what it made here to ophyd, too, which needs its own kind."""
+    return f"{pv if '.' in pv else f'{pv}.VAL'}{{}}"
 
-    def write(pv: str, value: object) -> None:
+
+@pytest.fixture(scope="module")
+def get(virtual_beamline):
+    """What PVs have, asked by another client than the one that is tested."""
+
+    def read(*pvs: str) -> Any:
         from instrument.devices.pvs import attach
 
         attach()  # before pyepics chooses another libca than ophyd does
         import epics
 
-        assert epics.caput(pv, value, wait=True, timeout=30) == 1, pv
+        values = [epics.caget(channel(pv), use_monitor=False, timeout=30) for pv in pvs]
+        return values if len(pvs) > 1 else values[0]
 
-    return write
+    return read
+
+
+@pytest.fixture(scope="module")
+def put(get):
+    """Write a PV of the beamline, and wait until it is written; at the end each is again as others expect it."""
+    before: dict[str, Any] = {}
+
+    def write(pv: str, value: object) -> None:
+        if pv not in before:
+            before[pv] = get(pv)
+        import epics
+
+        assert epics.caput(channel(pv), value, wait=True, timeout=30) == 1, pv
+
+    yield write
+    for pv, value in reversed(before.items()):
+        write(pv, value)

@@ -18,31 +18,11 @@ from tests.snapshot.test_taking import is_client, runs, wait_until
 DEADLINE = 60.0
 
 
-@pytest.fixture
-def get(virtual_beamline):
-    """What PVs have, asked by another client than the one that is tested."""
-
-    def read(*pvs):
-        import epics
-
-        values = [epics.caget(pv, use_monitor=False, timeout=10) for pv in pvs]
-        return values if len(pvs) > 1 else values[0]
-
-    return read
-
-
 def recorded(run, stream):
     """A stream of a run: value by name of the PV."""
     from instrument.framework.runfiles import RunFile
 
     return {entry.name: entry.value for entry in Snapshot.of(iter(RunFile(run.path)), stream).entries}
-
-
-@pytest.fixture(autouse=True)
-def as_others_expect_it(put):
-    """Other tests of this beamline read it."""
-    yield
-    put("gp:ACCESS", 0)
 
 
 def newest(tmp_path):
