@@ -39,11 +39,22 @@ class CollectedPV(PyepicsShimPV):
             callback: Called with the PV's name and its metadata, on the collector's thread.
             timeout: After which to ask again (s).
         """
+        if not ca.isConnected(self.chid):
+            return  # lost again: ophyd asks when it is back
         kinds = [ca.promote_type(self.chid, use_time=True), ca.promote_type(self.chid, use_ctrl=True)]
-        for kind in kinds:
-            ca.get_with_metadata(self.chid, ftype=kind, count=1, wait=False)
+        if not all(self._ask(kind) for kind in kinds):
+            return
         ca.flush_io()
         self.collector.add(_Question(self, kinds, callback, timeout, time.monotonic() + timeout))
+
+    def _ask(self, kind: int) -> bool:
+        """Ask for one field type; False: the connection was lost at this moment."""
+        try:
+            ca.get_with_metadata(self.chid, ftype=kind, count=1, wait=False)
+        except ca.CASeverityException:
+            ca.get_cache(self.pvname).get_results[kind] = [None]  # else pyepics would wait for the answer for ever
+            return False
+        return True
 
     def keep(self, metadata: dict[str, Any]) -> None:
         """Take metadata over, as `PV.get_ctrlvars` does."""

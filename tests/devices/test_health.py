@@ -369,6 +369,31 @@ def test_a_component_that_is_about_to_be_connected_is_no_sign_of_an_offline_devi
     assert not facts["after"]
 
 
+def test_a_pv_that_is_lost_just_when_it_is_to_be_asked_is_asked_when_it_is_back():
+    facts = story("""
+        from epics import ca
+        from ophyd import EpicsSignal
+        from instrument.framework.first_metadata import collect_first_metadata
+        collect_first_metadata()
+        ioc, found, devices = start(), [], {}
+        high = EpicsSignal("gp:m1.HLM", name="high")
+        high.wait_for_connection(timeout=20)
+        pv = high._read_pv
+        kind = ca.promote_type(pv.chid, use_ctrl=True)
+        os.kill(ioc.pid, signal.SIGKILL)
+        wait_until(lambda: not high.connected, "it is lost")
+        report(asked=[pv._ask(kind), attempt("pv.get_all_metadata_callback(print, timeout=1)", pv=pv)[0]])
+        ioc = start()
+        wait_until(lambda: high.connected, "it is back")
+        pv.get_all_metadata_callback(lambda name, metadata: found.append(metadata), timeout=5)
+        wait_until(lambda: found, "it answers")
+        report(units=found[0]["units"])
+        ioc.stop()
+    """)
+    assert facts["asked"] == [False, "None"]
+    assert facts["units"] == "degrees"
+
+
 def test_nothing_is_written_when_devices_are_made_and_connected():
     facts = story("""
         ioc = start()
