@@ -230,7 +230,7 @@ class ImageCommands:
             return
         motor = checks.motor_of(name, device_of(self._session.devices, motor))
         self._session.health.require(motor)
-        position = getattr(motor, "user_readback", None) or getattr(motor, "readback", None)
+        position: Any = getattr(motor, "user_readback", None) or getattr(motor, "readback", None)
         if not hasattr(position, "pvname"):
             raise UserError(f"{name}: {motor.name} has no PV that says where it is")
         center = motor.position if center is None else checks.number(name, "center", center)

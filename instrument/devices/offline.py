@@ -99,7 +99,7 @@ def _walk(device: Any, at_first_use: bool) -> Iterator[tuple[Any, bool]]:
 def _has_answered(signal: EpicsSignalBase) -> bool:
     """Whether it was ever connected; that its PVs answer, but it is not ready yet, is no sign that it was."""
     answered = all(signal._received_first_metadata.values())  # noqa: SLF001  stays when the connection is lost
-    return answered and (signal.connected or not all(signal._connection_states.values()))  # noqa: SLF001
+    return answered and (bool(signal.connected) or not all(signal._connection_states.values()))  # noqa: SLF001
 
 
 def error(device: Any, known_dead: str | None = None) -> OfflineError:

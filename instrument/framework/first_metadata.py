@@ -52,7 +52,9 @@ class CollectedPV(PyepicsShimPV):
         try:
             ca.get_with_metadata(self.chid, ftype=kind, count=1, wait=False)
         except ca.CASeverityException:
-            ca.get_cache(self.pvname).get_results[kind] = [None]  # else pyepics would wait for the answer for ever
+            channel = ca.get_cache(self.pvname)
+            if channel is not None:  # else pyepics would wait for the answer for ever
+                channel.get_results[kind] = [None]
             return False
         return True
 
