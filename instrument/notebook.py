@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
-from instrument.config import find
+from instrument.config import extras, find
 from instrument.config.errors import UserError
 from instrument.config.loader import ENVIRONMENT_VARIABLE
-
-MISSING = "Jupyter is not installed here: pip install 'instrument[notebook]', or `make setup` in a checkout"
 
 
 def command(directory: Path, *, browser: bool, port: int | None) -> list[str]:
@@ -20,8 +17,7 @@ def command(directory: Path, *, browser: bool, port: int | None) -> list[str]:
     Raises:
         UserError: Jupyter is not installed, or there is no such directory.
     """
-    if find_spec("jupyterlab") is None or find_spec("ipykernel") is None:
-        raise UserError(MISSING)
+    extras.need("notebook")
     if not directory.is_dir():
         raise UserError(f"there is no directory {directory}: `instrument new NAME` makes one for a beamline")
     options = [f"--ServerApp.root_dir={directory.resolve()}"]

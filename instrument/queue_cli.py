@@ -10,11 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from instrument.config import Config
+from instrument.config import Config, extras
 from instrument.config.errors import UserError
 from instrument.framework.runfiles import DataDirectory
 from instrument.queueserver.client import Queue, QueueError, connect, parse
-from instrument.queueserver.places import QueueDirectory, need_queueserver
+from instrument.queueserver.places import QueueDirectory
 
 if TYPE_CHECKING:
     from pyRestTable import Table
@@ -24,7 +24,7 @@ _LAST_WORDS = 1.0  # s; the output of a plan comes a little later than its end
 
 def serve(config: Config, options: argparse.Namespace) -> int:
     """`instrument qserver`."""
-    need_queueserver()
+    extras.need("queue")
     from instrument.queueserver import server
 
     began = time.monotonic()

@@ -18,6 +18,7 @@ from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from instrument.config import extras
 from instrument.config.errors import UserError, nearest
 from instrument.framework.runs import moment
 from instrument.tiled.connection import (
@@ -32,7 +33,6 @@ from instrument.tiled.connection import (
     told,
 )
 from instrument.tiled.nexus import FILES
-from instrument.tiled.places import need_tiled
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,12 +63,12 @@ def connect(
         config: An iconfig.yml other than the usual one.
 
     Raises:
-        TiledMissingError: Tiled is not installed.
+        MissingExtraError: Tiled is not installed.
         TiledUnreachableError: Nothing answers.
         TiledRefusedError: The key is none of the server's.
         TiledQuestionError: There is no such catalog, or it is no catalog of runs.
     """
-    need_tiled()
+    extras.need("tiled")
     own = None
     if server is None:
         from instrument.config import load

@@ -16,7 +16,7 @@ import pytest
 from instrument.config import ConfigError, UserError, own_code
 from instrument.doctor.configuration import checked
 from instrument.new_beamline import create
-from instrument.notebook import MISSING, command
+from instrument.notebook import command
 from tests.terminal import ROOT, clean_environment
 from tests.tiled.servers import until
 
@@ -126,5 +126,4 @@ def test_without_jupyter_one_line_says_how_to_install_it(tmp_path, monkeypatch):
     sys.path_importer_cache.clear()
     with pytest.raises(UserError) as told:
         command(tmp_path, browser=False, port=None)
-    assert str(told.value) == MISSING
-    assert "pip install 'instrument[notebook]'" in MISSING
+    assert str(told.value) == "Jupyter is not installed: `pip install 'instrument[notebook]'`"

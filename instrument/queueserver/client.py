@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from instrument.config import extras
 from instrument.config.errors import UserError, nearest
-from instrument.queueserver.places import Address, QueueDirectory, need_queueserver
+from instrument.queueserver.places import Address, QueueDirectory
 
 if TYPE_CHECKING:
     from bluesky_queueserver_api.zmq import REManagerAPI
@@ -37,7 +38,7 @@ def connect(data: Path | str | None = None, *, address: Address | None = None) -
     Raises:
         QueueError: There is no server, or it does not answer.
     """
-    need_queueserver()
+    extras.need("queue")
     found = address or _address(data)
     queue = Queue(found)
     try:

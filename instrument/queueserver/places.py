@@ -19,27 +19,6 @@ from typing import Any
 
 from instrument.config.errors import UserError
 
-MISSING = "the queue server is not installed: `pip install 'instrument[queue]'`"
-
-
-class QueueMissingError(UserError, ImportError):
-    """The optional extra `queue` is not installed."""
-
-    def __init__(self) -> None:
-        super().__init__(MISSING)
-
-
-def need_queueserver() -> None:
-    """Make sure that the optional extra `queue` is there.
-
-    Raises:
-        QueueMissingError: It is not.
-    """
-    from importlib.util import find_spec
-
-    if find_spec("bluesky_queueserver") is None or find_spec("bluesky_queueserver_api") is None:
-        raise QueueMissingError
-
 
 @dataclass(frozen=True)
 class Address:

@@ -20,11 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from instrument.config import extras
 from instrument.config.errors import UserError
 from instrument.framework.presence import SoleOwner
 from instrument.queueserver import redis
 from instrument.queueserver.client import Queue, QueueError
-from instrument.queueserver.places import Address, QueueDirectory, need_queueserver
+from instrument.queueserver.places import Address, QueueDirectory
 
 ANSWERS_WITHIN = 30.0  # s
 ENDS_WITHIN = 60.0  # s; a session that ends writes its files first
@@ -94,7 +95,7 @@ def serve(settings: Settings, *, tell: Callable[[str], None] = print, began: flo
     Raises:
         UserError: The queue server is not installed, a port is taken, there is no Redis, or somebody else serves here.
     """
-    need_queueserver()
+    extras.need("queue")
     began = time.monotonic() if began is None else began
     directory = settings.directory
     directory.make()

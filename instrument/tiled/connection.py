@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlencode
 
-from instrument.config import Config
+from instrument.config import Config, extras
 from instrument.config.errors import UserError
 from instrument.framework.runfiles import DataDirectory
-from instrument.tiled.places import TiledDirectory, need_tiled, read_address, read_key
+from instrument.tiled.places import TiledDirectory, read_address, read_key
 
 if TYPE_CHECKING:
     import httpx
@@ -94,11 +94,11 @@ class Server:
         """Tiled's client of the root.
 
         Raises:
-            TiledMissingError: Tiled is not installed.
+            MissingExtraError: Tiled is not installed.
             TiledUnreachableError: Nothing answers.
             TiledRefusedError: The key is none of the server's.
         """
-        need_tiled()
+        extras.need("tiled")
         url = self.address()
         with told(url):
             from tiled.client import from_uri

@@ -19,27 +19,7 @@ from pathlib import Path
 
 from instrument.config.errors import UserError
 
-MISSING = "Tiled is not installed: `pip install 'instrument[tiled]'`"
 _KEY_BYTES = 24
-
-
-class TiledMissingError(UserError, ImportError):
-    """The optional extra `tiled` is not installed."""
-
-    def __init__(self) -> None:
-        super().__init__(MISSING)
-
-
-def need_tiled() -> None:
-    """Make sure that the optional extra `tiled` is there.
-
-    Raises:
-        TiledMissingError: It is not.
-    """
-    from importlib.util import find_spec
-
-    if find_spec("tiled") is None or find_spec("bluesky_tiled_plugins") is None:
-        raise TiledMissingError
 
 
 @dataclass(frozen=True)

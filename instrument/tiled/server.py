@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
+from instrument.config import extras
 from instrument.config.errors import UserError, nearest
 from instrument.framework.imports import without_garbage_collection
 from instrument.tiled.connection import CATALOG_SPEC
@@ -38,7 +39,7 @@ from instrument.tiled.database import (
     with_driver,
     write_tables_in_turn,
 )
-from instrument.tiled.places import TiledDirectory, make_key, need_tiled, write_address
+from instrument.tiled.places import TiledDirectory, make_key, write_address
 
 _COUNTED = 100_000_000  # so many runs are counted exactly; stock says 101 for all that are more than 100
 _JSON_LINES = "application/json-seq"
@@ -92,7 +93,7 @@ def serve(settings: Settings, *, tell: Callable[[str], None] = tell_reader, bega
     Raises:
         UserError: Tiled is not installed, the port is taken, or the database can't be used.
     """
-    need_tiled()
+    extras.need("tiled")
     began = time.monotonic() if began is None else began
     settings.directory.make()
     write, read = make_key(settings.directory.write_key), make_key(settings.directory.read_key)
