@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -75,11 +76,11 @@ def is_connecting(device: Any) -> bool:
 def needed(device: Any) -> Iterator[Any]:
     """A device and those of its components that must answer for it to be usable.
 
-    A component that is connected at first use counts once it has answered: a motor record without one rarely used field
+    A component that is connected at first use counts once it was connected: a motor record without one rarely used field
     is still a motor.
     """
     for part, at_first_use in _walk(device, False):
-        if not at_first_use or (isinstance(part, EpicsSignalBase) and _has_answered(part)):
+        if not at_first_use or (isinstance(part, EpicsSignalBase) and _was_connected(part)):
             yield part
 
 
@@ -96,10 +97,14 @@ def _walk(device: Any, at_first_use: bool) -> Iterator[tuple[Any, bool]]:
             yield from _walk(part, at_first_use or components[attr].lazy)
 
 
-def _has_answered(signal: EpicsSignalBase) -> bool:
-    """Whether it was ever connected; that its PVs answer, but it is not ready yet, is no sign that it was."""
-    answered = all(signal._received_first_metadata.values())  # noqa: SLF001  stays when the connection is lost
-    return answered and (bool(signal.connected) or not all(signal._connection_states.values()))  # noqa: SLF001
+_were_connected: weakref.WeakSet[EpicsSignalBase] = weakref.WeakSet()
+
+
+def _was_connected(signal: EpicsSignalBase) -> bool:
+    """Whether it was ever seen connected. ophyd keeps nothing that tells this from a signal that is about to be."""
+    if signal.connected:
+        _were_connected.add(signal)
+    return signal in _were_connected
 
 
 def error(device: Any, known_dead: str | None = None) -> OfflineError:

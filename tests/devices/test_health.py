@@ -49,6 +49,9 @@ from bluesky import Msg
 from instrument.config import load
 from instrument.devices.health import Health
 from instrument.devices import registry
+from instrument.framework.first_metadata import collect_first_metadata
+
+collect_first_metadata()  # as sessions do
 
 def build(specs):  # without the camera, whose IOC no story needs
     return registry.build([spec for spec in specs if spec.name != "adsimdet"])
@@ -342,7 +345,7 @@ def test_devices_of_an_ioc_that_is_expected_have_time_and_others_have_not(tmp_pa
 
 
 def test_a_component_that_is_about_to_be_connected_is_no_sign_of_an_offline_device():
-    """ophyd marks a signal as connected a moment after its metadata came: whoever looks then sees neither."""
+    """ophyd marks a signal as connected a moment after its metadata came, later yet if its thread has much to do."""
     facts = story("""
         from ophyd.signal import EpicsSignalBase
         from instrument.devices import offline
@@ -355,17 +358,31 @@ def test_a_component_that_is_about_to_be_connected_is_no_sign_of_an_offline_devi
         def look(signal):
             between = all(signal._received_first_metadata.values()) and not signal.connected
             seen.append((between, offline.answers(calcs)))
+            if between and threading.current_thread() is threading.main_thread():
+                looked.set()
             becomes_ready(signal)
 
+        looked, connects = threading.Event(), EpicsSignalBase._pv_connected
         EpicsSignalBase._set_event_if_ready = look
         calcs.calc2.calculation.wait_for_connection(timeout=20)
-        report(moments=[answers for between, answers in seen if between], always=[answers for _, answers in seen])
+        report(soon=[answers for between, answers in seen if between])
+
+        def connects_late(signal, **told):
+            looked.wait(20)
+            connects(signal, **told)
+
+        looked.clear()
+        seen.clear()
+        EpicsSignalBase._pv_connected = connects_late
+        calcs.calc3.calculation.wait_for_connection(timeout=20)
+        report(late=[answers for between, answers in seen if between])
         os.kill(ioc.pid, signal.SIGKILL)
         wait_until(lambda: not calcs.calc2.calculation.connected, "it is lost")
         report(after=offline.answers(calcs))
     """)
-    assert facts["moments"]
-    assert all(facts["always"])
+    for moments in (facts["soon"], facts["late"]):
+        assert moments
+        assert all(moments)
     assert not facts["after"]
 
 
@@ -373,8 +390,6 @@ def test_a_pv_that_is_lost_just_when_it_is_to_be_asked_is_asked_when_it_is_back(
     facts = story("""
         from epics import ca
         from ophyd import EpicsSignal
-        from instrument.framework.first_metadata import collect_first_metadata
-        collect_first_metadata()
         ioc, found, devices = start(), [], {}
         high = EpicsSignal("gp:m1.HLM", name="high")
         high.wait_for_connection(timeout=20)
