@@ -76,8 +76,8 @@ def is_connecting(device: Any) -> bool:
 def needed(device: Any) -> Iterator[Any]:
     """A device and those of its components that must answer for it to be usable.
 
-    A component that is connected at first use counts once it was connected: a motor record without one rarely used field
-    is still a motor.
+    A component that is connected at first use counts once it was connected: a motor record without one rarely used
+    field is still a motor.
     """
     for part, at_first_use in _walk(device, False):
         if not at_first_use or (isinstance(part, EpicsSignalBase) and _was_connected(part)):
