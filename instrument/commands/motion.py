@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from instrument.config.errors import UserError
-from instrument.framework.positioners import is_positioner
+from instrument.devices.registry import path_of
+from instrument.framework.positioners import LABEL, is_positioner
 from instrument.plans.defaults import device_of
 
 if TYPE_CHECKING:
@@ -21,8 +22,9 @@ class MotionCommands:
         self._session = session
 
     def wa(self) -> None:
-        """Print where all motors are: user and dial position, limits, unit."""
-        self._print_positions(list(self._session.devices.values()))
+        """Print where all motors are: user and dial position, limits, unit; of components, those labelled `motor`."""
+        parts = self._session.oregistry.findall(label=LABEL, allow_none=True)
+        self._print_positions(list(dict.fromkeys([*self._session.devices.values(), *parts])))
 
     def wm(self, *motors: Any) -> None:
         """Print where some motors are.
@@ -83,13 +85,13 @@ class MotionCommands:
         table.labels = ["motor", "user", "dial", "low", "high", "unit"]
         states = self._session.health.states
         for device in devices:
-            known = states.get(device.name)
+            known = states.get(getattr(device, "root", device).name)
             if known is not None and known.state != "connected":
                 if is_positioner(device):
-                    table.addRow((device.name, known.state, "", "", "", ""))
+                    table.addRow((path_of(device), known.state, "", "", "", ""))
                 continue
             if is_positioner(device):
-                table.addRow((device.name, *_position_of(device)))
+                table.addRow((path_of(device), *_position_of(device)))
         print(table.reST(fmt="simple"), end="")
 
 

@@ -143,12 +143,13 @@ class PeakCommands:
     def _motors(self, series: Series) -> list[Any]:
         """What was scanned."""
         names = series.start.get("motors") or ()
-        for name in names:
-            if name not in self._session.devices:
-                raise UserError(f"scan {series.label} moved {name}, which is no device of this session")
         if not names:
             raise UserError(f"scan {series.label} moved nothing")
-        return [self._session.devices[name] for name in names]
+        motors = [self._session.oregistry.named(name) for name in names]
+        for name, motor in zip(names, motors, strict=True):
+            if motor is None:
+                raise UserError(f"scan {series.label} moved {name}, which is no device of this session")
+        return motors
 
     def _told(self, key: str, signal: str | None) -> float:
         series, name, place = self._place(key, signal)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from instrument.config.errors import UserError
-from instrument.framework.positioners import is_positioner
+from instrument.devices.registry import path_of
+from instrument.framework.positioners import LABEL, is_positioner
 from instrument.framework.positions import Positions
 from instrument.plans.defaults import device_of
 
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
     from bluesky.utils import Plan
 
     from instrument.session import Session
-
-LABEL = "motor"  # of what is saved unless something is named
 
 
 class PositionCommands:
@@ -29,20 +28,20 @@ class PositionCommands:
 
         Args:
             name: For `goto_position`.
-            motors: Motors, or their names; none: all that have the label `motor` and answer.
+            motors: Motors, or their names; none: all that have the label `motor` and answer, components included.
 
         Raises:
             UserError: A motor is no motor, or the file can't be written; nothing is saved.
         """
         chosen = [device_of(self._session.devices, motor) for motor in motors] or [
             device
-            for device in self._session.devices.values()
-            if LABEL in (getattr(device, "_ophyd_labels_", None) or ()) and self._session.health.usable(device)
+            for device in self._session.oregistry.findall(label=LABEL, allow_none=True)
+            if self._session.health.usable(device)
         ]
         for motor in chosen:
             if not is_positioner(motor):
                 raise UserError(f"save_position: {getattr(motor, 'name', motor)} has no position; nothing is saved")
-        saved = self._positions.save(name, {motor.name: motor.position for motor in chosen})
+        saved = self._positions.save(name, {path_of(motor): motor.position for motor in chosen})
         print(f"saved as {name!r}: {_line(saved.positions)}")
 
     def positions(self, name: str | None = None) -> None:
@@ -89,9 +88,10 @@ class PositionCommands:
             raise UserError(f"goto_position: {name!r} was saved {len(history)} times: back is 0 to {len(history) - 1}")
         places = []
         for motor, position in history[back].positions.items():
-            if motor not in self._session.devices:
-                raise UserError(f"goto_position: {motor} is no device of this session; nothing moved")
-            places.append((self._session.devices[motor], position))
+            try:
+                places.append((device_of(self._session.devices, motor), position))
+            except UserError:
+                raise UserError(f"goto_position: {motor} is no device of this session; nothing moved") from None
         return go_back(f"{name!r} of {history[back].when}", places)
 
 

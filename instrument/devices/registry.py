@@ -329,6 +329,13 @@ class Registry(Mapping[str, Any]):
             raise UserError(f"{len(found)} devices have {any_of or label or name!r}: {names}; findall() gives them")
         return found[0]
 
+    def named(self, name: str) -> Any:
+        """The device or component that documents call `name`, such as "slits_top"; None if there is none."""
+        if name in self._devices:
+            return self._devices[name]
+        parts = (part for device in self._devices.values() for part in _parts(device))
+        return next((part for part in parts if getattr(part, "name", None) == name), None)
+
     def findall(
         self, any_of: str | None = None, *, label: str | None = None, name: str | None = None, allow_none: bool = False
     ) -> list[Any]:
@@ -392,6 +399,12 @@ def shortcuts(devices: Mapping[str, Any], paths: Mapping[str, str]) -> dict[str,
             target = getattr(target, part)
         found[shortcut] = target
     return found
+
+
+def path_of(device: Any) -> str:
+    """What finds a device or component at the prompt and in the registry: "m1", "slits.top"."""
+    path = getattr(device, "dotted_name", "")
+    return f"{device.root.name}.{path}" if path else device.name
 
 
 def _parts(device: Any) -> Iterator[Any]:

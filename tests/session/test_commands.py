@@ -4,12 +4,17 @@ import re
 
 import pytest
 
-from tests.faults.session import Session, until
+from tests.faults.session import Session, until, write_config
+from tests.session.devices import DEVICES
+from tests.terminal import ROOT
 
 
 @pytest.fixture(scope="module")
 def session(tmp_path_factory):
-    with Session(tmp_path_factory.mktemp("commands")) as session:
+    directory = tmp_path_factory.mktemp("commands")
+    packaged = (ROOT / "instrument/config/iconfig.yml").read_text().replace("devices: [devices.yml]", "")
+    config = write_config(directory, packaged, devices=DEVICES)
+    with Session(directory, arguments=("--config", str(config))) as session:
         yield session
 
 
@@ -414,6 +419,26 @@ def test_positions_are_saved_and_gone_back_to(session):
     assert "goto_position: m2 would go to 0, outside of its limits 0.5 to 2" in session.shows("goto_position aligned")
     assert (position(session), position(session, "m2")) == (0.3, 1)
     session.run("set_lm m2 -32000 32000")
+
+
+def test_a_motor_that_is_a_component_is_a_motor(session, peak):
+    """Slits.top drives what m1 drives."""
+    session.run("ascan slits.top c-5*w c+5*w 24 0.1")
+    number = session.scan_id
+    assert session.shows("cen").startswith(f"cen of noisy in scan {number}: slits_top ")
+    assert session.shows("fit lorentzian").startswith(f"fit of noisy in scan {number}: slits_top ")
+    assert session.shows("goto_cen").startswith(f"cen of noisy in scan {number}: slits_top ")
+    assert position(session) == pytest.approx(peak[0], abs=peak[1] / 2)
+    session.run("mv slits.top 0.3")
+    assert session.shows("save_position slit slits.top") == "saved as 'slit': slits.top 0.3"
+    session.run("mv slits.top 0")
+    assert session.shows("goto_position slit").splitlines()[1:] == ["  slits_top          0 -> 0.3 degrees"]
+    assert position(session) == 0.3
+    session.run("save_position everything")
+    told = session.run("positions everything")
+    assert "m1 0.3" in told
+    assert "slits.top 0.3" in told
+    assert re.search(r"slits.top +0.3 +0.3 ", session.shows("wa"))
 
 
 # --- what it is about
