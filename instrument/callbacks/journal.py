@@ -249,7 +249,9 @@ class Journal:
         try:
             run = RunFile(path)
             stop = _missing_stop(run, writer.layout)
-            start = run.single("start")[0] if run.layout.documents else {}
+            start = next(iter(run.single("start")), None)
+            if start is None:
+                return self._set_aside(path)
             number = f"run {start.get('scan_id', '?')} ({str(start.get('uid'))[:8]})"
             if run.damage and not run.torn:
                 return f"{path} {run.damage}: {number} shows what comes before it"
@@ -267,6 +269,20 @@ class Journal:
         finally:
             writer.close()
         return f"{number} was left open when its session ended: it is closed with exit status fail, its data are there"
+
+    def _set_aside(self, path: Path) -> str:
+        """Take a file that a power cut left without its start document out of the catalog."""
+        aside = path.with_name(f"{path.name}.unreadable")
+        path.replace(aside)
+        self.index.refresh()
+        return f"{path} holds no start document, as after a power cut: it was set aside as {aside.name}"
+
+    def _set_aside(self, path: Path) -> str:
+        """Take a file that a power cut left without its start document out of the catalog."""
+        aside = path.with_name(f"{path.name}.unreadable")
+        path.replace(aside)
+        self.index.refresh()
+        return f"{path} holds no start document, as after a power cut: it was set aside as {aside.name}"
 
     def close(self) -> None:
         """End: runs that are still open get a stop document, files are closed, the thread ends."""

@@ -680,8 +680,10 @@ class RunIndex:
             layout = run.survey()
             if run.damage:
                 problems.append(f"{row.path} {run.damage}")
-            in_file = [run.single("start")[0], next(iter(run.single("stop")), None)]
-            if self._pack(in_file) != self._pack([row.start, row.stop]):
+            in_file = [next(iter(run.single(name)), None) for name in ("start", "stop")]
+            if in_file[0] is None:
+                problems.append(f"{row.path} has no start document")
+            elif self._pack(in_file) != self._pack([row.start, row.stop]):
                 problems.append(f"{row.path}: the index differs from the file")
             elif row.layout is None or row.layout.pack() != layout.pack():
                 self.remember_layout(row.uid, layout)

@@ -197,6 +197,28 @@ def test_a_torn_tail_is_cut_off_and_the_run_is_closed(laboratory, make_laborator
     assert second.index.rows()[0].stop == stored[-1][1]
 
 
+@fault(
+    "A run's file ends before or within its start document, the index has the run (power cut)",
+    "it is told and set aside, the session starts, all other runs are there",
+)
+@pytest.mark.parametrize("size", [0, 10])
+def test_a_run_of_which_only_the_index_is_left_is_set_aside(laboratory, make_laboratory, size):
+    uids = [laboratory.engine(scan(1))[0] for _ in range(2)]
+    path = laboratory.path(uids[1])
+    laboratory.index._database.execute("UPDATE runs SET closed = 0, stop_time = NULL WHERE uid = ?", uids[1:])
+    laboratory.close()
+    os.truncate(path, size)
+
+    second = make_laboratory()
+    assert f"{path} has no start document" in second.index.check()
+    (line,) = second.journal.close_orphans()
+    assert line.startswith(f"{path} holds no start document, as after a power cut: it was set aside as ")
+    assert path.with_name(line.rpartition(" ")[2]).stat().st_size == size
+    assert second.index.uids() == uids[:1]
+    assert second.index.check() == []
+    assert second.journal.close_orphans() == []
+
+
 def test_a_stop_document_that_only_the_file_has_reaches_the_index(laboratory, make_laboratory):
     (uid,) = laboratory.engine(scan(1))
     laboratory.index._database.execute("UPDATE runs SET closed = 0, size = 100")
