@@ -66,6 +66,7 @@ class Journal:
         self._open: dict[str, RunWriter] = {}
         self._owner_of: dict[str, str] = {}  # descriptor, resource or stream resource uid -> run uid
         self._late_stops: dict[str, Document] = {}  # stop documents that did not fit on the disk
+        self._unsynced: set[Path] = set()  # directories with names that a power cut would take
         self._refused: set[str] = set()
         self._index_failed = False
         self._sync_error: OSError | None = None
@@ -102,7 +103,7 @@ class Journal:
         self._refused.add(document["uid"])
         try:
             before = path.parent.stat().st_mtime_ns if path.parent.is_dir() else None
-            path.parent.mkdir(parents=True, exist_ok=True)
+            self._make_directory(path.parent)
             write_schema(self.directory)
             writer = RunWriter(path, create=True)
             writer.append("start", document)
@@ -116,9 +117,20 @@ class Journal:
                 f"the run was not started, because its file {path} cannot be written: {error.strerror or error}"
             ) from error
         self._refused.discard(document["uid"])
+        self._unsynced.add(path.parent)
         self._open[document["uid"]] = writer
         self._update_index(lambda: self.index.opened(path, document, before))
         self._start_syncer()
+
+    def _make_directory(self, directory: Path) -> None:
+        """Make a month's directory, and take note of those that have a new name in them."""
+        above = []
+        while not directory.is_dir():
+            directory, new = directory.parent, directory
+            above.append(new)
+        for new in reversed(above):
+            new.mkdir(exist_ok=True)
+            self._unsynced.add(new.parent)
 
     def _append(self, name: str, document: Mapping[str, Any]) -> None:
         uid = self._run_of(name, document)
@@ -132,19 +144,28 @@ class Journal:
             error, self._sync_error = self._sync_error, None
             raise self._write_error(writer, error) from error
         try:
+            self._keep(writer)
             writer.append(name, document)
             if name in {"descriptor", "stop"}:
                 writer.sync()
+                self._sync_directories()
         except OSError as error:
             if name == "stop":
                 self._late_stops[uid] = dict(document)
             raise self._write_error(writer, error) from error
         if name in {"descriptor", "resource", "stream_resource"}:
             self._owner_of[document["uid"]] = uid
-            if name == "descriptor" and len(writer.layout.documents) == 2:  # the first: the name of the file too
-                sync_directory(writer.path.parent)
         elif name == "stop":
             self._finish(uid, document)
+
+    def _keep(self, writer: RunWriter) -> None:
+        """Write a file again that was removed while its run goes on."""
+        if not writer.removed():
+            return
+        self._make_directory(writer.path.parent)
+        writer.write_again()
+        self._unsynced.add(writer.path.parent)
+        logger.warning("%s was removed while its run goes on: all of it was written again", writer.path)
 
     def _run_of(self, name: str, document: Mapping[str, Any]) -> str | None:
         if name in {"event", "event_page"}:
@@ -159,6 +180,11 @@ class Journal:
         return next(reversed(self._open), None)
 
     def _write_error(self, writer: RunWriter, error: OSError) -> RunFileError:
+        if writer.removed():
+            return RunFileError(
+                f"the run's file {writer.path} was removed, and cannot be written again: {error.strerror or error}; "
+                "see to its directory, then repeat the run"
+            )
         return RunFileError(
             f"the run's file {writer.path} cannot be written: {error.strerror or error}; "
             "what it already holds is safe, as are earlier runs: make room or mend the disk, then repeat the run"
@@ -175,6 +201,7 @@ class Journal:
         for uid, stop in list(self._late_stops.items()):
             writer = self._open[uid]
             try:
+                self._keep(writer)
                 if not writer.layout.documents or writer.layout.documents[-1][0] != "stop":
                     writer.append("stop", stop)
                 writer.sync()
@@ -212,6 +239,10 @@ class Journal:
                     dirty = [writer.duplicate() for writer in self._open.values() if writer.dirty]
                 except OSError as error:  # no descriptors left: say so at the next document, and go on
                     self._sync_error, dirty = error, []
+                try:
+                    self._sync_directories()
+                except OSError as error:
+                    self._sync_error = error
             for descriptor in dirty:
                 try:
                     os.fsync(descriptor)
@@ -219,6 +250,13 @@ class Journal:
                     self._sync_error = error
                 finally:
                     os.close(descriptor)
+
+    def _sync_directories(self) -> None:
+        """Wait until the names of new files are on the disk. The caller holds the lock."""
+        for directory in list(self._unsynced):
+            if directory.is_dir():  # whoever removed it removed the files too, which is found at the next document
+                sync_directory(directory)
+            self._unsynced.discard(directory)
 
     # -- runs that were left open ----------------------------------------------------------------------------------
 
@@ -277,13 +315,6 @@ class Journal:
         self.index.refresh()
         return f"{path} holds no start document, as after a power cut: it was set aside as {aside.name}"
 
-    def _set_aside(self, path: Path) -> str:
-        """Take a file that a power cut left without its start document out of the catalog."""
-        aside = path.with_name(f"{path.name}.unreadable")
-        path.replace(aside)
-        self.index.refresh()
-        return f"{path} holds no start document, as after a power cut: it was set aside as {aside.name}"
-
     def close(self) -> None:
         """End: runs that are still open get a stop document, files are closed, the thread ends."""
         self._ending.set()
@@ -295,6 +326,7 @@ class Journal:
             self._finish_late_stops()
             for uid, writer in list(self._open.items()):
                 try:
+                    self._keep(writer)
                     stop = _missing_stop(RunFile(writer.path), Layout())
                     if stop is not None:
                         writer.append("stop", stop)

@@ -394,7 +394,7 @@ class Outbox:
                     self._running.pop(uid)
                     complete = True
             except OSError:
-                complete = True  # the file is gone, which the attempt to deliver it will say
+                complete = uid not in self._running  # it is gone, which the attempt to deliver it will say
             if complete:
                 self._database.execute("UPDATE deliveries SET state = ? WHERE id = ?", (READY, number))
             else:

@@ -553,6 +553,10 @@ def _stop_at_end(tail: bytes, uid: str) -> Document | None:
 # -- writing -----------------------------------------------------------------------------------------------------
 
 
+_WRITING = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
+_NEW = os.O_CREAT | os.O_EXCL
+
+
 class RunWriter:
     """One run's file, for appending, owned by this process.
 
@@ -571,7 +575,7 @@ class RunWriter:
         self.path = path
         if create:
             path.parent.mkdir(parents=True, exist_ok=True)
-        flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if create else 0)
+        flags = _WRITING | (_NEW if create else 0)
         self._descriptor = os.open(path, flags, 0o644)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | (0 if create else fcntl.LOCK_NB))  # a look lasts microseconds
@@ -614,6 +618,30 @@ class RunWriter:
         """Cut off a torn tail."""
         os.ftruncate(self._descriptor, size)
         self.size = size
+        self.dirty = True
+
+    def removed(self) -> bool:
+        """Whether somebody removed the file: what is appended would be nowhere."""
+        return os.fstat(self._descriptor).st_nlink == 0
+
+    def write_again(self) -> None:
+        """Write the file again that was removed; as long as this process has it open, nothing of it is lost.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        descriptor = os.open(self.path, _WRITING | _NEW, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            offset = 0
+            while offset < self.size:
+                offset += os.write(descriptor, os.pread(self._descriptor, min(self.size - offset, 1 << 20), offset))
+        except OSError:
+            self.path.unlink(missing_ok=True)
+            os.close(descriptor)
+            raise
+        os.close(self._descriptor)
+        self._descriptor = descriptor
         self.dirty = True
 
     def sync(self) -> None:

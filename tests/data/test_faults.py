@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import subprocess
 import time
 
@@ -10,6 +11,7 @@ import ophyd.sim
 import pytest
 from event_model import DocumentNames, schema_validators
 
+from instrument.callbacks import journal
 from instrument.callbacks.journal import Journal
 from instrument.config.errors import UserError
 from instrument.framework.index import RunIndex
@@ -405,15 +407,73 @@ def test_runs_in_a_read_only_directory_can_be_read(tmp_path, read_only, make_lab
 
 
 @fault("The journal's directory is removed", "the next run makes it again")
-def test_a_directory_that_disappears_fails_the_run_and_the_next_run_makes_it_again(laboratory):
-    import shutil
-
+def test_the_next_run_makes_the_journals_directory_again(laboratory):
     laboratory.engine(scan(1))
     shutil.rmtree(laboratory.data.runs)
     laboratory.index.refresh()
     assert laboratory.index.count() == 0
     (uid,) = laboratory.engine(scan(1))
     assert laboratory.path(uid).exists()
+
+
+def at(wanted, act):
+    """A subscriber that acts at the first document of a kind."""
+    left = [act]
+
+    def receive(name, _document):
+        if name == wanted and left:
+            left.pop()()
+
+    return receive
+
+
+@fault(
+    "The journal's directory is removed in the midst of a run",
+    "the run goes on, and its file is whole; it is told",
+)
+@pytest.mark.parametrize("document", ["start", "descriptor", "event"])
+def test_a_run_whose_file_is_removed_in_its_midst_has_it_whole(laboratory, document, caplog):
+    laboratory.engine.subscribe(at(document, lambda: shutil.rmtree(laboratory.data.runs)))
+    (uid,) = laboratory.engine(scan(5))
+    laboratory.index.refresh()
+    path = laboratory.path(uid)
+    stored = list(RunFile(path))
+    assert [(name, found["uid"]) for name, found in stored] == [
+        (name, emitted["uid"]) for name, emitted in laboratory.emitted
+    ]
+    assert laboratory.index.rows()[0].stop == stored[-1][1]
+    assert [record.message for record in caplog.records if "removed" in record.message] == [
+        f"{path} was removed while its run goes on: all of it was written again"
+    ]
+
+
+def test_a_run_whose_file_was_removed_and_cannot_be_written_again_fails_in_one_line(laboratory):
+    def replace_by_a_file():
+        shutil.rmtree(laboratory.data.runs)
+        laboratory.data.runs.touch()
+
+    laboratory.engine.subscribe(at("event", replace_by_a_file))
+    with pytest.raises(UserError, match=r"^the run's file .* was removed, and cannot be written again: .*") as caught:
+        laboratory.engine(scan(5))
+    assert "\n" not in str(caught.value)
+    laboratory.data.runs.unlink()  # which mends it: the run is closed before the next one
+    laboratory.engine(scan(1))
+    laboratory.index.refresh()
+    assert [row.stop["exit_status"] for row in laboratory.index.rows()] == ["success", "fail"]
+
+
+def test_the_names_of_new_files_and_directories_are_on_the_disk_within_the_interval(
+    make_laboratory, wait_until, monkeypatch
+):
+    """A power cut can't be produced here: what is asked of the disk is seen instead."""
+    synced = []
+    monkeypatch.setattr(journal, "sync_directory", synced.append)
+    laboratory = make_laboratory(fsync_interval=0.01)
+    start = {"uid": "named", "time": time.time()}
+    laboratory.journal("start", start)
+    month = run_path(laboratory.data.runs, start).parent
+    wait_until(lambda: len(synced) == 4)
+    assert set(synced) == {month, month.parent, laboratory.data.runs, laboratory.data.root}
 
 
 # -- two sessions ----------------------------------------------------------------------------------------------------

@@ -369,6 +369,7 @@ def test_the_journal_does_not_wait_for_the_disk_at_events(make_laboratory, monke
     import os
 
     laboratory = make_laboratory(fsync_interval=3600)
+    laboratory.engine(scan(1))  # makes the month's directory
     calls = []
     real = os.fsync
     monkeypatch.setattr(os, "fsync", lambda descriptor: (calls.append(threading.current_thread()), real(descriptor)))

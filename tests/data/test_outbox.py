@@ -245,6 +245,14 @@ def test_a_run_that_is_open_is_not_delivered(laboratory, consumer):
     assert states == [(OPEN,)]
     assert consumer.delivered == []
 
+    laboratory.path("run").unlink()  # the journal writes it again at the next document
+    assert laboratory.outbox.wait(0.2)
+    stop = {"uid": "stop", "time": time.time(), "run_start": "run", "exit_status": "success"}
+    for receive in (laboratory.journal, laboratory.outbox):
+        receive("stop", stop)
+    assert laboratory.outbox.wait(30)
+    assert (consumer.delivered, laboratory.reports) == ([5], [])
+
 
 def test_notes_go_to_the_open_run_or_else_to_the_next(laboratory, consumer):
     laboratory.outbox.add(consumer)
