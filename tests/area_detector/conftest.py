@@ -109,29 +109,6 @@ def ad(_camera):
     return _camera
 
 
-@pytest.fixture(autouse=True)
-def stock_trigger_gives_its_status(monkeypatch):
-    """Stock SingleTrigger.trigger() gives None if it is told of the end before it returns: ophyd's race, not the IOC's.
-
-    An acquisition of 5 ms on a busy machine is enough. Everything else of it stays as it is.
-    """
-    from ophyd import SingleTrigger
-
-    stock = SingleTrigger.trigger
-
-    def trigger(self):
-        kind, made = type(self)._status_type, []
-
-        def make(device):
-            made.append(kind(device))
-            return made[0]
-
-        self._status_type = make
-        return stock(self) or made[0]
-
-    monkeypatch.setattr(SingleTrigger, "trigger", trigger)
-
-
 @pytest.fixture
 def images(ad, tmp_path):
     """The directory of all file writers."""

@@ -238,6 +238,28 @@ def test_external_triggers_are_waited_for(ad):
     wait_for(lambda: done)
 
 
+def test_a_trigger_during_another_acquisition_starts_no_exposure_of_the_next(ad):
+    ad.set("cam1:", AcquireTime=0.2)
+    done = ad.start_put("cam1:Acquire", 1)
+    ad.wait("cam1:DetectorState_RBV", "Acquire", text=True)
+    ad.put("cam1:Acquire", 1, wait=False)
+    wait_for(lambda: done)
+    ad.set("cam1:", TriggerMode="External", AcquireTime=0)
+    done = ad.start_put("cam1:Acquire", 1)
+    ad.wait("cam1:StatusMessage_RBV", "Waiting for a trigger", text=True)
+    ad.stop()
+    wait_for(lambda: done)
+    assert ad.get("cam1:ArrayCounter_RBV") == 1
+
+
+def test_a_million_peaks_are_one_image(seen):
+    seen.set("cam1:", PeakStartX=0, PeakStepX=1, PeakNumX=1000, Gain=0.02, DataType="Float32")
+    seen.set("cam1:", PeakStartY=0, PeakStepY=1, PeakNumY=1000)
+    seen.acquire()
+    width, height = (seen.get(f"cam1:PeakWidth{axis}_RBV") for axis in "XY")
+    assert seen.frame()[500, 500] == pytest.approx(0.02 * 2 * np.pi * width * height, rel=1e-3)
+
+
 def test_shutters(ad):
     ad.set("cam1:", ShutterMode="Detector output", AcquireTime=1)
     ad.put("cam1:ShutterControl", "Open")

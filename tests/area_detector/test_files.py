@@ -174,6 +174,17 @@ def test_captured_frames_are_written_when_told(ad, images):
     assert (file.name, file.exists()) == ("image_002.h5", True)
 
 
+def test_what_is_written_when_told_is_the_last_frame_whatever_has_been_announced_since(ad, images):
+    ad.set("HDF1:", EnableCallbacks=1)
+    take(ad, 1)
+    ad.set("cam1:", SizeX=100)
+    ad.put("HDF1:WriteFile", 1)
+    with h5py.File(images / "image_001.h5") as written:
+        assert written["entry/data/data"].shape == (1, 1024, 1024)
+        assert written["entry/data/data"][0].max() > 90
+        assert list(written["entry/instrument/NDAttributes/NDArrayUniqueId"]) == [1]
+
+
 def test_a_temporary_name_until_the_file_is_complete(ad, images):
     ad.set("HDF1:", EnableCallbacks=1, FileWriteMode="Stream", NumCapture=1, TempSuffix=".part")
     ad.put("HDF1:Capture", 1, wait=False)
@@ -259,6 +270,20 @@ def test_a_file_can_be_read_while_it_is_written(ad, images):
     ad.set("HDF1:", SWMRMode=0)
 
 
+def test_a_writer_that_is_killed_leaves_the_frames_that_it_has_flushed_and_no_others(ad, images):
+    ad.set("HDF1:", NumFramesFlush=1)
+    file = capture(ad, 3, NumCapture=10)
+    left = file.rename(images / "left.h5")  # what others see of it now is what is there after a kill -9
+    shutil.copy(left, images / "copy.h5")
+    with h5py.File(images / "copy.h5") as written:
+        assert ad.get("HDF1:NumCaptured_RBV") == 3
+        assert len(written["entry/data/data"]) == len(written["entry/instrument/NDAttributes/NDArrayUniqueId"]) == 3
+        assert written["entry/data/data"][-1].max() > 90
+    ad.put("HDF1:Capture", 0, wait=False)
+    ad.wait("HDF1:Capture_RBV", 0)
+    ad.set("HDF1:", NumFramesFlush=0)
+
+
 def test_an_existing_file_is_written_anew(ad, images):
     (images / "image_001.h5").write_text("something else")
     file = capture(ad, 2)
@@ -332,6 +357,20 @@ def test_a_frame_of_another_size_ends_the_stream_and_what_was_written_stays(ad, 
     assert text == "frame 4 is uint8 (1024, 100), the file's are uint8 (1024, 1024): start a new file"
     with h5py.File(file) as written:
         assert len(written["entry/data/data"]) == 3
+
+
+def test_an_attribute_that_a_file_cannot_hold_ends_the_capture_with_a_message(ad, images):
+    number = '<Attributes><Attribute name="A" type="CONST" source="99999999999999999999" datatype="INT"/></Attributes>'
+    ad.put("cam1:NDAttributesFile", number)
+    ad.set("HDF1:", EnableCallbacks=1)
+    take(ad, 1)
+    capture(ad, 1)
+    ad.wait("HDF1:Capture_RBV", 0)
+    ad.put("cam1:NDAttributesFile", "")
+    status, text = message(ad)
+    assert (status, text.split(":")[0]) == ("Write error", "OverflowError")
+    assert capture(ad, 1).exists()
+    assert message(ad) == ("Write OK", "")
 
 
 def test_jpeg_of_other_than_8_bits(ad, images):

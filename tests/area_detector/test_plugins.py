@@ -147,9 +147,14 @@ def test_attributes_of_an_xml_file_travel_with_the_frames_into_the_file(ad, imag
         (str(images / "none.xml"), "File not found"),
         ("<Attributes><Attribute", "XML syntax error"),
         ('<Attributes><Attribute name="A" type="CONST" source="$(B)"/></Attributes>', "Macro substitution error"),
+        ('<Attributes><Attribute name="A" type="CONST" source="x" datatype="INT"/></Attributes>', "XML syntax error"),
+        ('<Attributes><Attribute name="A" type="PARAM" source="Dimensions"/></Attributes>', "Attributes file OK"),
         ("", "Attributes file OK"),
     ):
         ad.put("cam1:NDAttributesFile", text)
+        ad.acquire()
+        with h5py.File(ad.text("HDF1:FullFileName_RBV")) as written:  # none of them has an attribute
+            assert {"A", "Gain"}.isdisjoint(written["entry/instrument/NDAttributes"])
         assert ad.text("cam1:NDAttributesStatus") == status
 
 

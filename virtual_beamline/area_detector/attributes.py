@@ -42,10 +42,7 @@ class AttributeList:
 
     def load(self, file: str, macros: str) -> int:
         """Take the definitions of a file, or of the XML itself; "" removes all. Gives NDAttributesStatus."""
-        for _, link in self._pvs.values():
-            with link.record.lock():
-                link.close()
-        self._constants, self._parameters, self._pvs = {}, {}, {}
+        self._clear()
         if not file:
             return OK
         try:
@@ -55,20 +52,31 @@ class AttributeList:
             return NOT_FOUND
         except _MacroError:
             return MACRO_ERROR
-        except ElementTree.ParseError:
+        except (ElementTree.ParseError, UnicodeDecodeError):
             return SYNTAX_ERROR
-        for element in root.iter("Attribute"):
-            self._add(element)
+        try:
+            for element in root.iter("Attribute"):
+                self._add(element)
+        except ValueError as error:
+            logger.warning("%s: %s", self._port.name, error)
+            self._clear()
+            return SYNTAX_ERROR
         return OK
+
+    def _clear(self) -> None:
+        for _, link in self._pvs.values():
+            with link.record.lock():
+                link.close()
+        self._constants, self._parameters, self._pvs = {}, {}, {}
 
     def _add(self, element: ElementTree.Element) -> None:
         name, source = element.get("name", ""), element.get("source", "")
         kind, description = element.get("type", "EPICS_PV"), element.get("description", "")
         match kind:
             case "CONST":
-                value = _constant(source, element.get("datatype", ""))
+                value = _constant(name, source, element.get("datatype", ""))
                 self._constants[name] = Attribute(value, description, source, "NDAttrSourceConst")
-            case "PARAM" if source in self._port.by_name:
+            case "PARAM" if isinstance(self._port[source] if source in self._port.by_name else None, Scalar):
                 self._parameters[name] = Attribute("", description, source, "NDAttrSourceParam")
             case "EPICS_PV":
                 link = self._port.detector.link_to(source)
@@ -94,10 +102,13 @@ def _with_value(attribute: Attribute, value: Scalar) -> Attribute:
     return Attribute(value, attribute.description, attribute.source, attribute.source_type)
 
 
-def _constant(text: str, datatype: str) -> Scalar:
-    if datatype.upper() == "INT":
-        return int(text)
-    return float(text) if datatype.upper() == "DOUBLE" else text
+def _constant(name: str, text: str, datatype: str) -> Scalar:
+    kinds = {"INT": int, "DOUBLE": float}
+    try:
+        return kinds.get(datatype.upper(), str)(text)
+    except ValueError:
+        msg = f"attribute {name}: {text!r} is no {datatype.upper()}"
+        raise ValueError(msg) from None
 
 
 def _expand(text: str, macros: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import logging
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -19,9 +20,10 @@ logger = logging.getLogger("virtual_beamline")
 
 MAX_TIME = 1e6
 """Longest exposure or period, s."""
-SHORTEST_ACQUISITION = 0.010
-"""s from Acquire = 1 until it is told that the acquisition has ended. Stock ophyd's SingleTrigger.trigger() forgets its
-status when it hears of the end before it has returned it; a camera takes that long to be read out anyway."""
+SHORTEST_ACQUISITION, STEP = 0.020, 0.002
+"""s from Acquire = 1 until it is told that the acquisition has ended, at least. Stock ophyd's SingleTrigger.trigger()
+forgets its status when it hears of the end before it has returned it. It is waited in steps: on a busy machine each of
+them is late, so that a client there, which is as late, has more time."""
 _COUNTDOWN = 0.1  # s between updates of TimeRemaining
 
 
@@ -279,6 +281,7 @@ class Driver(ArrayPort):
         busy = self["Acquire"]
         if value and not busy:
             self._stop.clear()
+            self._trigger.clear()  # one that came after the last exposure
             self._began = time.monotonic()
             self.set(StatusMessage="Acquiring data", Acquire=1)
             self._start.set()
@@ -305,7 +308,8 @@ class Driver(ArrayPort):
 
     def _end(self, state: State) -> None:
         """The acquisition is over: tell it, and let what waits for it go on."""
-        self._stop.wait(self._began + SHORTEST_ACQUISITION - time.monotonic())
+        for _ in range(math.ceil((self._began + SHORTEST_ACQUISITION - time.monotonic()) / STEP)):
+            self._stop.wait(STEP)
         if state == State.IDLE and not self._stop.is_set():
             self.set(StatusMessage="Waiting for acquisition")
         self.show_pool()

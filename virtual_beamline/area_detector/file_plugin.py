@@ -199,7 +199,7 @@ class FilePlugin(Plugin):
         self._captured = []
         self.set(NumCaptured=0)
         if mode == FileWriteMode.STREAM:
-            if self.many_arrays and not self["LazyOpen"] and not self._try(self._open_for, self._input):
+            if self.many_arrays and not self["LazyOpen"] and not self._try(self._open_for, self._expected):
                 self.set_back(Capture=0)
                 return
             self.set(WriteFile=1)
@@ -210,7 +210,7 @@ class FilePlugin(Plugin):
         if count < 1:
             self._failed("FileWriteMode Capture needs NumCapture of 1 or more")
             return False
-        needed = 0 if self._input is None else count * self._input.data.nbytes
+        needed = 0 if self._expected is None else count * self._expected.data.nbytes
         if needed > MOST_CAPTURED:
             self._failed(f"{count} frames are {needed >> 20} MB, more than {MOST_CAPTURED >> 20} MB: use Stream")
             return False
@@ -233,7 +233,7 @@ class FilePlugin(Plugin):
                 self._failed("WriteFile needs FileWriteMode Single or Capture")
             elif mode == FileWriteMode.CAPTURE:
                 self._write_captured()
-            elif self._input is None or (not self["ArrayCounter"] and not self._input.unique_id):
+            elif self._input is None:
                 self._failed("there is no array to write yet")
             else:
                 self._try(self._write_file, [self._input])
@@ -353,17 +353,22 @@ class FilePlugin(Plugin):
                 Path(str(attribute.value)).unlink(missing_ok=True)
 
     def _try(self, action: Any, *arguments: Any) -> bool:
-        """Do it; false, with the reason in WriteMessage, if it fails. What is open is closed then."""
+        """Do it; false, with the reason in WriteMessage, if it fails. What is open is closed then.
+
+        Whatever fails: nobody may be left with a capture that goes on and a status that says OK.
+        """
         try:
             action(*arguments)
-        except (FileError, OSError, ValueError, RuntimeError) as error:
+        except Exception as error:
+            if not isinstance(error, FileError | OSError | ValueError | RuntimeError):
+                logger.exception("%s: writing failed", self.name)
             self._failed(_reason(error, self._path_tried))
         else:
             return True
         if self._open is not None:
             try:
                 self._close()
-            except (FileError, OSError, ValueError, RuntimeError) as error:
+            except Exception as error:
                 logger.warning("%s: closing %s failed too: %s", self.name, self["FullFileName"], error)
         return False
 
@@ -385,4 +390,6 @@ def _reason(error: Exception, path: Path | None) -> str:
         return f"{path}: {os.strerror(errno.ENOSPC)}"
     if isinstance(error, OSError) and error.errno:
         return f"{path}: {os.strerror(error.errno)}"
-    return text or type(error).__name__
+    if isinstance(error, FileError | OSError | ValueError | RuntimeError) and text:
+        return text
+    return f"{type(error).__name__}: {text}"

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import h5py
 
 _BLOCK = 256
-"""Frames by which datasets grow at least: each resize costs as much as a small frame."""
+"""Frames by which datasets grow, unless they are flushed more often: each resize costs as much as a small frame."""
 _MOST_AHEAD, _MOST_BYTES_AHEAD = 16, 16 << 20
 """Frames that can wait while another one is written: so many, or so many bytes, but always one."""
 _PERFORMANCE_COLUMNS = 5
@@ -265,6 +265,8 @@ class Hdf5File:
         try:
             self._make(array, settings)
             self.swmr = bool(settings["SWMRMode"])
+            # A flush cuts what has no frames yet: to grow from one to the next spares it that.
+            self._block = 1 if self.swmr else min(settings["NumFramesFlush"] or _BLOCK, _BLOCK)
             if self.swmr:
                 self._file.swmr_mode = True
             elif self._performance is None:  # which tells how long each frame took
@@ -348,8 +350,7 @@ class Hdf5File:
         if not self.frames:
             self._began = self._last = began
         if self.frames >= self._room:
-            # SWMR readers must see no frame that is not there.
-            self._room = self.frames + (1 if self.swmr else _BLOCK)
+            self._room = self.frames + self._block
             self._data.resize(self._room, axis=0)
         (self._behind.put if self._behind is not None else self._write)(self.frames, array)
         values = {**_frame_attributes(array), **array.attributes}
@@ -374,9 +375,12 @@ class Hdf5File:
         return now - began, elapsed, period, megabits / period, self.frames * megabits / elapsed
 
     def flush(self) -> None:
-        """Let readers see all frames."""
+        """Let readers see all frames, and no frame that is not there: also if this process ends now."""
         if self._behind is not None:
             self._behind.wait()
+        if self._room != self.frames:
+            self._room = self.frames
+            self._data.resize(self._room, axis=0)
         for column in self._all_columns():
             column.flush()
         self._file.flush()

@@ -227,7 +227,8 @@ class Plugin(ArrayPort):
         self._arrived = threading.Condition()
         self._thread: threading.Thread | None = None
         self._accepted = 0.0
-        self._input: NDArray | None = None
+        self._input: NDArray | None = None  # the last one that came
+        self._expected: NDArray | None = None  # like the next one: the last one, or what has been announced since
         self._passed_bytes, self._passed_at = 0.0, 0.0
 
     # -- what a plugin implements ----------------------------------------------------------------------------
@@ -301,7 +302,7 @@ class Plugin(ArrayPort):
             began = time.perf_counter()
             output = None
             try:
-                self._input = array
+                self._input = self._expected = array
                 self.show_array(array)
                 if self.counts_all:
                     self.count_array()
@@ -330,7 +331,7 @@ class Plugin(ArrayPort):
 
     def expect(self, array: NDArray) -> None:
         """Called by the source when the next arrays will be like this one."""
-        self._input = array
+        self._expected = array
         self._announce_output(array)
 
     def _announce_output(self, array: NDArray) -> None:
@@ -345,8 +346,8 @@ class Plugin(ArrayPort):
 
     def expect_again(self) -> None:
         """Tell what to expect from here after a setting of this plugin has changed it."""
-        if self._input is not None:
-            self._announce_output(self._input)
+        if self._expected is not None:
+            self._announce_output(self._expected)
 
     # -- settings --------------------------------------------------------------------------------------------
 
