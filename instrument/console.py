@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from threading import Event
 from typing import TYPE_CHECKING, Any, TextIO
 
 from instrument.framework.imports import without_garbage_collection
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
     from IPython.core.inputtransformer2 import TransformerManager
     from IPython.core.interactiveshell import InteractiveShell
+
+    from instrument.framework.prompt import LastError
 
 # Begins a line that belongs to the block before it.
 GOES_ON = re.compile(r"[\s#)\]}]|(else|elif|except|finally|case)\b")
@@ -44,10 +47,24 @@ def run(*, config: Path | str | None = None, began: float | None = None) -> int:
         app.start()
         session.close()  # now, not in an exit function: what is imported to write the last files can register its own
         return 0
-    failures = sum(not shell.run_cell(cell, store_history=True).success for cell in cells(sys.stdin, shell))
+    failed = _run_piped(shell, session.last_error)
     session.close()
     shell.logger.logstop()
-    return 1 if failures else 0
+    return 1 if failed else 0
+
+
+def _run_piped(shell: InteractiveShell, last_error: LastError) -> bool:
+    """Run what is piped in, to its end or to `exit`; tell whether anything raised."""
+    left = Event()
+    shell.ask_exit = left.set  # type: ignore[attr-defined]  what `exit` and `quit` call; only terminals have it
+    failed = False
+    for cell in cells(sys.stdin, shell):
+        before = last_error.error
+        succeeded = shell.run_cell(cell, store_history=True).success
+        failed |= not succeeded or last_error.error is not before  # what %run raises is no failure to IPython
+        if left.is_set():
+            break
+    return failed
 
 
 def _shell(*, at_terminal: bool) -> tuple[InteractiveShell, Any]:

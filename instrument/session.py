@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-import atexit
+import functools
 import logging
 import os
 import re
@@ -18,7 +18,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -105,7 +106,8 @@ class Session:
         self._opened = False
         self._closed = False
         self._closing = threading.Event()
-        self._start_beamline()
+        with self._nothing_half_open():
+            self._start_beamline()
         # With ophyd and bluesky, while the virtual beamline boots.
         from instrument.framework.channel_access import import_ophyd
         from instrument.framework.prompt import LastError
@@ -124,17 +126,16 @@ class Session:
         from virtual_beamline import supervisor
         from virtual_beamline.client import CaContextExistsError
 
-        if named is not None:
-            self.beamline = next((beamline for beamline in supervisor.running() if beamline.id == named), None)
-            if self.beamline is None:
-                logger.warning("no virtual beamline %s is running ($VIRTUAL_BEAMLINE names it)", named)
+        self.beamline = next((beamline for beamline in supervisor.running() if beamline.id == named), None)
+        if named is not None and self.beamline is None:
+            instead = "; this session starts one of its own" if wanted.start else ""
+            logger.warning("no virtual beamline %s is running ($VIRTUAL_BEAMLINE names it)%s", named, instead)
+            if not wanted.start:
                 return
-            try:
-                self.beamline.environment.apply()
-            except CaContextExistsError as error:
-                raise UserError(str(error)) from error
-            return
         try:
+            if self.beamline is not None:
+                self.beamline.environment.apply()
+                return
             self._lease = supervisor.lease_ports()
             self.beamline = supervisor.start(
                 prefix=wanted.prefix,
@@ -251,9 +252,7 @@ class Session:
         """
         if self._opened:
             return self
-        self._opened = True
-
-        with without_garbage_collection():
+        with self._nothing_half_open(), without_garbage_collection():
             logger.info("#### Bluesky Framework ####", stacklevel=2)
             if shell is not None:
                 start_console_log(shell, self.logs_directory)
@@ -264,8 +263,10 @@ class Session:
             self._open_callbacks()
             logger.info("#### Plans ####", stacklevel=2)
             self._open_plans()
-        self._start_area_detector()
-        atexit.register(self._close_at_exit)
+            self._start_area_detector()
+        self._opened = True
+        _open.add(self)
+        _close_at_exit()
         for name, module in list(sys.modules.items()):
             if name.partition(".")[0] == "instrument":
                 logger.debug("%s", getattr(module, "__file__", name))
@@ -523,45 +524,66 @@ class Session:
         return [*self.outbox.rows(), *(self.shipping.rows() if self.shipping else [])]
 
     def close(self) -> None:
-        """Wait for the files, then stop what this session started; a second call does nothing."""
+        """Wait for the files, then stop what this session started; a second call does nothing.
+
+        All of it is tried, whatever goes wrong; what went wrong last is raised.
+        """
         if self._closed:
             return
         self._closed = True
         self._closing.set()
-        atexit.unregister(self._close_at_exit)
-        if self._opened:
-            if self.RE.state == "paused":
-                self.RE.abort("session ended")
-            self.journal.close()  # first: what it closes is delivered
-            if not self.outbox.wait(FILES_DEADLINE, progress=self._tell, for_failing=False):
-                left = ", ".join(f"{name} ({count})" for name, count in self.outbox.pending().items() if count)
-                if left:
-                    self._tell(f"not written: {left}; the next session here writes them from the journal")
-            if self.shipping is not None:
-                self.shipping.close()
-            self.outbox.close()
-            self.health.stop()
-            self.importer.close()
-            self.state.close()
-            self.index.close()
-        if self._lease is not None:
-            if self.beamline is not None:
-                self.beamline.stop()
-            self._lease.release()
+        with ExitStack() as ending:  # the last one first
+            ending.callback(self._forget)
+            if self._lease is not None:
+                ending.callback(self._lease.release)
+                if self.beamline is not None:
+                    ending.callback(self._stop_beamline, self.beamline)
+            for part, end in (
+                ("index", "close"),
+                ("state", "close"),
+                ("importer", "close"),
+                ("health", "stop"),
+                ("outbox", "close"),
+                ("shipping", "close"),
+            ):
+                if getattr(self, part, None) is not None:  # not made, where a start failed
+                    ending.callback(getattr(getattr(self, part), end))
+            if self._opened:
+                ending.callback(self._wait_for_last_files)
+            if getattr(self, "journal", None) is not None:
+                ending.callback(self.journal.close)  # what it closes is delivered
+            if self._opened:
+                ending.callback(self._end_paused_run)
+
+    def _end_paused_run(self) -> None:
+        if self.RE.state == "paused":
+            self.RE.abort("session ended")
+
+    def _wait_for_last_files(self) -> None:
+        if not self.outbox.wait(FILES_DEADLINE, progress=self._tell, for_failing=False):
+            left = ", ".join(f"{name} ({count})" for name, count in self.outbox.pending().items() if count)
+            if left:
+                self._tell(f"not written: {left}; the next session here writes them from the journal")
+
+    def _stop_beamline(self, beamline: RunningBeamline) -> None:
+        beamline.stop()
+        if os.environ.get("VIRTUAL_BEAMLINE") == beamline.id:
+            del os.environ["VIRTUAL_BEAMLINE"]
+
+    def _forget(self) -> None:
         global _current  # noqa: PLW0603  the process's one session
+        _open.discard(self)
         if _current is self:
             _current = None
 
-    def _close_at_exit(self) -> None:
-        """Close, in a process that ends by itself.
-
-        Where h5py was imported only now, to write the last files or behind the prompt, its own clean-up is registered
-        too late to be run, without which HDF5's ends the process by a segmentation fault; twice does no harm.
-        """
-        self.close()
-        clean_up = getattr(sys.modules.get("h5py"), "_unregister_converters", None)
-        if clean_up is not None:
-            clean_up()
+    @contextmanager
+    def _nothing_half_open(self) -> Iterator[None]:
+        """Close what was opened if the rest fails, so that a second try begins at the beginning."""
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> Self:
         return self.open()
@@ -581,6 +603,22 @@ def _load(path: Path | str | None) -> Config:
 
 
 _current: Session | None = None
+_open: set[Session] = set()
+
+
+@functools.cache
+def _close_at_exit() -> None:
+    """Have the sessions that are still open when the process ends closed before all that `atexit` has.
+
+    h5py's clean-up there would spoil the file that is being written just then, and what is imported to write the last
+    files can register its own. Python's executors end in the same way.
+    """
+    threading._register_atexit(_close_open_ones)  # type: ignore[attr-defined]  # noqa: SLF001
+
+
+def _close_open_ones() -> None:
+    for session in tuple(_open):
+        session.close()
 
 
 def is_current() -> bool:

@@ -14,6 +14,10 @@ class UserError(Exception):
     The prompt prints only the message; the traceback goes to the log.
     """
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython and Jupyter print where no session has its own way to: when one could not start."""
+        return str(self).splitlines()
+
 
 @dataclass(frozen=True)
 class Problem:

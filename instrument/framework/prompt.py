@@ -9,9 +9,11 @@ import logging
 import re
 import signal
 import sys
+import sysconfig
 import threading
 import traceback
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import FrameType, GeneratorType, TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(LOGGER_NAME)
 
+PACKAGE = Path(__file__).parents[1]
 TYPED = re.compile("ipython-input|ipykernel_")  # in what IPython and Jupyter call the file of a cell
 
 
@@ -70,6 +73,14 @@ def one_line(error: BaseException, names: Callable[[], list[str]] = list) -> str
         message = f"{owner} has no attribute {error.name!r}"
     hint = _nearest(error, message, names)
     return f"{type(error).__name__}: {message}{hint}" if message else type(error).__name__
+
+
+def _place(error: BaseException) -> str:
+    """Where in a user's own file an error came from: the file and line of the last frame that is no library's."""
+    libraries = (*map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib")), str(PACKAGE))
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_file()]
+    own = [frame for frame in frames if not frame.filename.startswith(libraries)]
+    return f" ({Path(own[-1].filename).name}:{own[-1].lineno})" if own else ""
 
 
 def no_python(error: SyntaxError, lines: statements.SpecLines) -> str:
@@ -161,11 +172,23 @@ def install(
         shell._showtraceback(type(error), error, lines)  # noqa: SLF001  what IPython's own handlers call
         return lines
 
+    def show_of_file(*args: Any, **options: Any) -> None:
+        """What IPython calls for what a file raises that `%run` runs, which its handlers of exceptions do not see."""
+        error = sys.exc_info()[1]
+        if isinstance(error, Exception) and not args and options.keys() <= {"tb_offset"}:
+            last_error.keep(error)
+            if not isinstance(error, SyntaxError):  # whose place IPython shows
+                lines = [f"{one_line(error, names)}{_place(error)}"]
+                shell._showtraceback(type(error), error, lines)  # noqa: SLF001  as above
+                return
+        type(shell).showtraceback(shell, *args, **options)
+
     spec_lines = statements.install(shell, engine.result_of, commands, tell)
     _call_before_cells(shell, before_cell)
     if hasattr(shell, "prompts"):
         _extend_prompt(shell, before_prompt)
     shell.set_custom_exc((Exception,), show)
+    shell.showtraceback = show_of_file
     shell.InteractiveTB.set_mode(mode="Minimal")
 
     magics.BlueskyMagics.RE = magics_engine

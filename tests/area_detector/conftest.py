@@ -53,6 +53,7 @@ PLUGIN = {
     "DroppedArrays": 0,
     "ArrayCallbacks": 0,
 }
+FILES = ("HDF1:", "TIFF1:", "JPEG1:")
 FILE = {
     **PLUGIN,
     "Capture": 0,
@@ -92,9 +93,15 @@ class Camera(Client):
         return np.asarray(self.get("image1:ArrayData"))[: np.prod(shape)].reshape(shape)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def _camera(area_detector):
-    return Camera(area_detector.prefix)
+    """The camera of this process; left to the tests of other files as it was at boot."""
+    camera = Camera(area_detector.prefix)
+    yield camera
+    camera.stop()
+    camera.set("cam1:", **{**CAMERA, "FixedPattern": 1})
+    for plugin in ("image1:", "Pva1:", "HDF1:", "TIFF1:", "JPEG1:", *COMPUTING):
+        camera.set(plugin, **{**(FILE if plugin in FILES else PLUGIN), "ArrayCallbacks": 1})
 
 
 @pytest.fixture
@@ -104,7 +111,7 @@ def ad(_camera):
     _camera.set("cam1:", **CAMERA)
     for plugin in ("image1:", "Pva1:"):
         _camera.set(plugin, **PLUGIN)
-    for plugin in ("HDF1:", "TIFF1:", "JPEG1:"):
+    for plugin in FILES:
         _camera.set(plugin, **FILE)
     return _camera
 
@@ -112,7 +119,7 @@ def ad(_camera):
 @pytest.fixture
 def images(ad, tmp_path):
     """The directory of all file writers."""
-    for plugin in ("HDF1:", "TIFF1:", "JPEG1:"):
+    for plugin in FILES:
         ad.set(plugin, FilePath=f"{tmp_path}/", FileName="image")
     return tmp_path
 

@@ -73,7 +73,7 @@ class FeedFiles:
     def whole(self):
         """The runs that are there, in the order in which they came."""
         order = (self.directory / "order").read_text().split() if (self.directory / "order").exists() else []
-        return sorted((path.stem for path in self.directory.glob("*.whole")), key=order.index)
+        return [uid for uid in dict.fromkeys(order) if (self.directory / f"{uid}.whole").exists()]
 
 
 class FeedFile:

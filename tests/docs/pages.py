@@ -24,6 +24,8 @@ DEADLINE = 500  # s, generous: the machine may be busy
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 MARK = "\x1e"
 _BLOCK = re.compile(r"(?ms)^```(console|pycon)\n(.*?)^```$")
+# Beside what IPython adds: what a busy machine tells of devices that answered late, and of beamlines of other tests.
+_NO_PART = re.compile(r"(?m)^Out\[\d+\]: ?|^.* (?:is|are) (?:back|offline)\b.*\n|^.* of other sessions or shells .*\n")
 _SHELL_BEGINS = 'mark() { printf "\\036%s\\036\\n" "$1"; }\n'
 _SHELL_ENDS = "mark env\nenv -0\n"
 
@@ -116,8 +118,7 @@ def run(pages: list[Path], directory: Path, config: Path | None = None) -> list[
         # Without its line's end where another thread tells something at that moment.
         parts = re.split(f"{MARK}(?:begin|\\d+){MARK}\n?", shown)[1:]
         for one, got in zip(typed, parts, strict=False):
-            # What a busy machine has told meanwhile of devices that answered late is no part of it.
-            one.got = re.sub(r"(?m)^Out\[\d+\]: ?|^.* (?:is|are) (?:back|offline)\b.*\n", "", got)
+            one.got = _NO_PART.sub("", got)
         done += typed
     return done
 

@@ -244,7 +244,7 @@ def assert_whole(path: Path) -> list[str]:
 def test_a_script_that_ends_at_once_writes_its_file_while_it_ends(tmp_path):
     config = write_config(tmp_path, "nexus: {enabled: true}\nlive: {table: false, plot: false}")
     done = subprocess.run(
-        [sys.executable, "-c", "from instrument.collection import *\nRE(bp.count([noisy]))"],
+        [sys.executable, "-c", "from instrument.collection import *\nimport h5py\nRE(bp.count([noisy]))"],
         cwd=tmp_path,
         env=clean_environment(tmp_path, PYTHONPATH=str(ROOT), INSTRUMENT_CONFIG=str(config)),
         capture_output=True,

@@ -28,12 +28,12 @@ print("PIDS", _json.dumps([_os.getpid(), _session.current().beamline.pid]))
 """
 
 
-def run(directory: Path, *command: str, lines: str = "") -> subprocess.CompletedProcess[str]:
+def run(directory: Path, *command: str, lines: str = "", **extra: str) -> subprocess.CompletedProcess[str]:
     """Run Python in an empty directory as a newcomer would, `lines` piped in."""
     return subprocess.run(
         [sys.executable, *command],
         cwd=directory,
-        env=clean_environment(directory, PYTHONPATH=str(ROOT)),
+        env=clean_environment(directory, PYTHONPATH=str(ROOT), **extra),
         input=lines,
         capture_output=True,
         text=True,
@@ -66,10 +66,10 @@ def assert_gone(pid: int) -> None:
 def piped(tmp_path_factory):
     """`instrument session` with a count piped in: its directory, and what became of it."""
     directory = tmp_path_factory.mktemp("piped")
-    return directory, run(directory, "-m", "instrument.cli", "session", lines=COUNT + SHOW)
+    return directory, run(directory, "-m", "instrument.cli", "session", lines=COUNT + SHOW + "exit\n1/0\n")
 
 
-def test_a_pipe_is_run_and_its_files_are_written(piped):
+def test_a_pipe_is_run_to_its_exit_and_its_files_are_written(piped):
     directory, done = piped
     assert (done.returncode, scans(directory)) == (0, ["success"]), done.stdout + done.stderr
     assert "generator count" in done.stdout
@@ -83,6 +83,21 @@ def test_a_line_of_a_pipe_that_raises_is_told_by_the_exit_code_and_the_others_ru
     told = (done.stdout + done.stderr).splitlines()
     assert told.count("ZeroDivisionError: division by zero") == 1
     assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_what_a_file_raises_that_is_run_is_told_with_its_place_and_by_the_exit_code(tmp_path):
+    """The environment is that of a shell whose beamline has ended, too."""
+    (tmp_path / "broken.py").write_text("def tell():\n    return nowhere\n\n\ntell()\n")
+    lines = f"%run broken.py\n{COUNT}last_error()\n"
+    done = run(tmp_path, "-m", "instrument.cli", "session", lines=lines, VIRTUAL_BEAMLINE="vb-gone")
+    assert (done.returncode, scans(tmp_path)) == (1, ["success"]), done.stdout + done.stderr
+    told = done.stdout + done.stderr
+    assert "NameError: name 'nowhere' is not defined (broken.py:2)\n" in told
+    assert told.count("Traceback") == 1  # last_error's
+    assert (
+        "no virtual beamline vb-gone is running ($VIRTUAL_BEAMLINE names it); this session starts one of its own"
+        in told
+    )
 
 
 def test_ipython_with_startup_py_gives_the_same_names(piped, tmp_path):
@@ -118,9 +133,25 @@ if __name__ == "__main__":
         assert_gone(pid)
 
 
-def test_python_c_with_the_collection_counts_and_writes_its_file(tmp_path):
-    code = f"from instrument.collection import *; {COUNT.strip()}"
-    done = run(tmp_path, "-c", f"{code}; import os, instrument.session as s; print('PIDS', [s.current().beamline.pid])")
+def test_python_c_with_the_collection_counts_and_writes_its_file_also_after_a_start_that_failed(tmp_path):
+    packaged = ROOT / "instrument" / "config"
+    for name in ("iconfig.yml", "devices.yml"):
+        (tmp_path / name).write_text((packaged / name).read_text().replace("scaler.Scaler:", "scaler.Scalr:"))
+    code = f"""\
+from pathlib import Path
+try:
+    import instrument.collection
+except Exception as error:
+    print("FAILED", f'["{{type(error).__name__}}"]')
+devices = Path("devices.yml")
+devices.write_text(devices.read_text().replace("Scalr", "Scaler"))
+from instrument.collection import *
+{COUNT.strip()}
+import os, instrument.session
+print("PIDS", [instrument.session.current().beamline.pid])
+"""
+    done = run(tmp_path, "-c", code, INSTRUMENT_CONFIG=str(tmp_path / "iconfig.yml"))
+    assert shown(done, "FAILED") == ["ConfigError"]
     assert (done.returncode, scans(tmp_path)) == (0, ["success"]), done.stdout + done.stderr
     assert_gone(shown(done, "PIDS")[0])
 
