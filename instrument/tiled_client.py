@@ -184,9 +184,9 @@ class Catalog:
             until: Started before; a day stands for its end.
             tz: Time zone of `since` and `until` where they do not tell it ("US/Central"); this machine's if not given.
             plan: Name of the plan.
-            text: Whole words of the metadata, by the database's own index.
+            text: Whole words of the metadata (all of them; no names of keys, no uids), by the database's own index.
             like: Words, or parts of words, in any order; "several words" in quotation marks stand together.
-            regex: A regular expression.
+            regex: A regular expression of Python.
             key: Where `like` and `regex` look ("plan_name", "start.sample.name"); anywhere in the metadata without it.
             case_sensitive: Whether capital letters matter to `like` and `regex`.
             metadata: Keys of the start document ("sample.name", "stop.exit_status") and their values.

@@ -7,13 +7,11 @@ import operator
 import re
 from collections.abc import Callable
 from functools import partial
-from re import _constants as re_constants  # type: ignore[attr-defined]  there is no public parser
-from re import _parser as re_parser  # type: ignore[attr-defined]
 from typing import Any
 
 from bluesky_tiled_plugins import queries as bluesky
 from sqlalchemy import String, and_, cast, column, func, literal, or_, select, text, true, type_coerce
-from sqlalchemy.dialects.postgresql import JSONPATH
+from sqlalchemy.dialects.postgresql import JSONB, JSONPATH, REGCONFIG
 from tiled.catalog import adapter as tiled_catalog
 from tiled.catalog import orm
 from tiled.catalog.adapter import CatalogNodeAdapter
@@ -21,10 +19,13 @@ from tiled.queries import Comparison, Eq, FullText, Operator, QueryValueError, R
 
 from instrument.tiled.indexes import INDEXED, scan_id, start_time
 from instrument.tiled.queries import REGEX, Loose
+from instrument.tiled.regular_expressions import certain_text, for_postgresql
 
 # uids would match every short word of the letters a to f; notes are the writer's
 _LEFT_OUT = (("start", "uid"), ("stop", "uid"), ("stop", "run_start"), ("notes",))
 _METADATA = orm.Node.metadata_
+_SIMPLE = cast("simple", REGCONFIG)
+_LETTERS = re.compile(r"[^\W_]+")
 _UNESCAPED = re.compile(r"[ !#-\[\]-~]+")  # stands in JSON as it is
 
 
@@ -32,8 +33,8 @@ def register() -> None:
     """Make the server answer these queries, and those of its own by an index that would not use one."""
     CatalogNodeAdapter.register_query(Comparison, _or_stock(_compared, tiled_catalog.comparison))
     CatalogNodeAdapter.register_query(Eq, _or_stock(_equal, partial(tiled_catalog.binary_op, operation=operator.eq)))
-    CatalogNodeAdapter.register_query(FullText, _or_stock(_full_text, tiled_catalog.full_text))
     for query, condition in (
+        (FullText, _full_text),
         (Loose, _loose),
         (Regex, _regex),
         (bluesky.TimeRange, _time_range),
@@ -83,20 +84,46 @@ def _equal(query: Eq, sqlite: bool) -> Any:
     return INDEXED[query.key]() == _number(query.value, sqlite)
 
 
-def _full_text(query: FullText, sqlite: bool) -> Any:
-    """Tiled joins the index of words to the runs, and SQLite then asks it once for each run."""
-    if not sqlite:
-        return None
-    words = orm.metadata_fts5.c
-    return orm.Node.id.in_(select(words.rowid).where(words.metadata.match(query.text)))
-
-
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _number(value: float, sqlite: bool) -> Any:
     return value if sqlite else type_coerce(value, _METADATA.type)
+
+
+# -- whole words -----------------------------------------------------------------------------------------------------
+
+
+def _full_text(query: FullText, sqlite: bool) -> Any:
+    """All of these words, in texts: what stock Tiled takes for the database's own query language.
+
+    The database's index of words finds candidates. On SQLite it has the names of keys too, on both the uids: each
+    candidate is looked at.
+    """
+    words = [word for word in query.text.split() if _LETTERS.search(word)]
+    if not words:
+        msg = f"fulltext: there is no word in {query.text!r}"
+        raise QueryValueError(msg)
+    if not sqlite:
+        asked = func.plainto_tsquery(_SIMPLE, " ".join(words))
+        return and_(*(_words_of(document).op("@@")(asked) for document in (_METADATA, _telling(sqlite))))
+    quoted = " ".join('"{}"'.format(word.replace('"', '""')) for word in words)
+    # Tiled joins the index to the runs, and SQLite then asks it once for each run
+    index = orm.metadata_fts5.c
+    candidates = orm.Node.id.in_(select(index.rowid).where(index.metadata.match(quoted)))
+    return and_(candidates, *(_in_texts(partial(_has_word, word)) for word in words))
+
+
+def _words_of(document: Any) -> Any:
+    """As Tiled's index has it, else PostgreSQL does not use that."""
+    return func.jsonb_to_tsvector(_SIMPLE, document, cast(["string"], JSONB))
+
+
+def _has_word(word: str, value: Any) -> Any:
+    """As SQLite's index takes words: letters and digits, whatever stands between them."""
+    parts = r"[\W_]+".join(map(re.escape, _LETTERS.findall(word)))
+    return _matches(value, rf"(?<![^\W_]){parts}(?![^\W_])", False, True)
 
 
 # -- loose matches ---------------------------------------------------------------------------------------------------
@@ -121,25 +148,38 @@ def _in_value(value: Any, query: Loose, pattern: str, sqlite: bool) -> Any:
 def _matches(value: Any, pattern: str, case_sensitive: bool, sqlite: bool) -> Any:
     if sqlite:  # SQLAlchemy gives it Python's re.search as REGEXP
         return value.regexp_match(pattern if case_sensitive else f"(?i){pattern}")
-    return value.regexp_match(pattern, flags=None if case_sensitive else "i")
+    return value.regexp_match(for_postgresql(pattern), flags=None if case_sensitive else "i")
 
 
 def _anywhere(query: Loose, pattern: str, sqlite: bool) -> Any:
     """A text of the metadata, at any depth, but for what says nothing."""
-    if not sqlite:
-        document = _METADATA
-        for path in _LEFT_OUT:
-            document = document.op("#-")(text(f"'{{{','.join(path)}}}'::text[]"))
+    if sqlite:
+        found = _in_texts(lambda value: _in_value(value, query, pattern, sqlite))
+    else:
         flags = ("" if query.case_sensitive else "i") + ("" if query.how == REGEX else "q")
-        path = f'$.** ? (@.type() == "string" && @ like_regex {json.dumps(pattern)} flag "{flags}")'
-        found = func.jsonb_path_exists(document, cast(cast(path, String), JSONPATH))
-        return and_(_looked_through(query, pattern, sqlite), found)
-    document = func.json_remove(_METADATA, *("$." + ".".join(path) for path in _LEFT_OUT))
-    tree = func.json_tree(document).table_valued(column("atom", String), column("type", String), name="tree")
-    found = (
-        select(literal(1)).select_from(tree).where(tree.c.type == "text", _in_value(tree.c.atom, query, pattern, True))
+        asked = for_postgresql(pattern) if query.how == REGEX else pattern
+        path = f'$.** ? (@.type() == "string" && @ like_regex {json.dumps(asked)} flag "{flags}")'
+        found = func.jsonb_path_exists(_telling(sqlite), cast(cast(path, String), JSONPATH))
+    return and_(_looked_through(query, pattern, sqlite), found)
+
+
+def _telling(sqlite: bool) -> Any:
+    """The metadata without what says nothing."""
+    if sqlite:
+        return func.json_remove(_METADATA, *("$." + ".".join(path) for path in _LEFT_OUT))
+    document = _METADATA
+    for path in _LEFT_OUT:
+        document = document.op("#-")(text(f"'{{{','.join(path)}}}'::text[]"))
+    return document
+
+
+def _in_texts(condition: Callable[[Any], Any]) -> Any:
+    """Whether that is so for a text of the metadata, at any depth, on SQLite."""
+    tree = func.json_tree(_telling(sqlite=True)).table_valued(
+        column("atom", String), column("type", String), name="tree"
     )
-    return and_(_looked_through(query, pattern, sqlite), found.correlate(orm.Node).exists())
+    found = select(literal(1)).select_from(tree).where(tree.c.type == "text", condition(tree.c.atom))
+    return found.correlate(orm.Node).exists()
 
 
 def _looked_through(query: Loose, pattern: str, sqlite: bool) -> Any:
@@ -155,26 +195,6 @@ def _looked_through(query: Loose, pattern: str, sqlite: bool) -> Any:
     if query.case_sensitive and query.how != REGEX:
         return func.strpos(whole, found) > 0
     return func.strpos(func.lower(whole), found.lower()) > 0
-
-
-def certain_text(pattern: str) -> str:
-    """The longest text that is in whatever a regular expression matches."""
-    runs = [""]
-
-    def look(parsed: Any) -> None:
-        for kind, value in parsed:
-            if kind is re_constants.LITERAL:
-                runs[-1] += chr(value)
-            elif kind is re_constants.SUBPATTERN:
-                look(value[-1])
-            elif kind is not re_constants.AT:  # the beginning, the end, the edge of a word are no text
-                runs.append("")
-                if kind in {re_constants.MAX_REPEAT, re_constants.MIN_REPEAT} and value[0] > 0:
-                    look(value[-1])
-                    runs.append("")
-
-    look(re_parser.parse(pattern))
-    return max(runs, key=len)
 
 
 def _regex(query: Regex, sqlite: bool) -> Any:

@@ -4,7 +4,6 @@ import datetime
 import zoneinfo
 
 import pytest
-import requests
 
 from instrument import tiled_client
 from instrument.config.errors import UserError
@@ -17,8 +16,19 @@ from .kinds import EPOCH, Recorder
 
 SCANS = {  # kind: metadata; they begin 1000 s apart
     "first": {"plan_name": "scan", "sample": {"name": "silver behenate"}, "title": "Strain in steel", "n": 17},
-    "second": {"plan_name": "rel_scan", "sample": {"name": "Lanthanum hexaboride"}, "title": "100% _real_"},
-    "third": {"plan_name": "count", "sample": {"name": "Ångström"}, "tags": ["calibration", "SAXS/WAXS"]},
+    "second": {
+        "plan_name": "rel_scan",
+        "sample": {"name": "Lanthanum hexaboride"},
+        "title": "100% _real_",
+        "calibrant": "bone-ash",
+    },
+    "third": {
+        "plan_name": "count",
+        "sample": {"name": "Ångström"},
+        "tags": ["calibration", "SAXS/WAXS"],
+        "note": "it's of 2026-05-01",
+        "file": "niobium.dat",
+    },
 }
 
 
@@ -57,6 +67,15 @@ def kinds(runs):
         ({"n": 18}, ""),
         ({"text": "steel"}, "first"),
         ({"text": "stee"}, ""),  # whole words, as stock
+        ({"text": "STEEL in"}, "first"),
+        ({"text": "bone-ash"}, "second"),
+        ({"text": "ash silver-behenate"}, ""),
+        ({"text": "niobium.dat"}, "third"),
+        ({"text": "100%"}, "second"),
+        ({"text": "it's 2026-05-01"}, "third"),
+        ({"text": 'NOT "steel'}, ""),
+        ({"text": "kind"}, ""),  # names of keys are no metadata
+        ({"text": "scan"}, "first second"),
         ({"like": "STEE"}, "first"),
         ({"like": "stee", "case_sensitive": True}, "first"),
         ({"like": "STEE", "case_sensitive": True}, ""),
@@ -78,6 +97,13 @@ def kinds(runs):
         ({"regex": r"^STRAIN\s", "case_sensitive": True}, ""),
         ({"regex": "^(rel_)?scan$", "key": "plan_name"}, "first second"),
         ({"regex": r"\d+%", "plan": "rel_scan"}, "second"),
+        ({"regex": r"\bsteel\b"}, "first"),
+        ({"regex": r"\bstee\b"}, ""),
+        ({"regex": r"\Bteel", "key": "title"}, "first"),
+        ({"regex": r"^(?P<what>St)[^\W\d]+ in"}, "first"),
+        ({"regex": r"^[\[:alp0-9]{2,}[\]\b%]?.(?=_)", "key": "title"}, "second"),
+        ({"regex": r"^[\w.]+\.dat$|(?<!a)_real_|it's(?!\sof)", "case_sensitive": True}, "second third"),
+        ({"regex": "(?i)STRAIN", "case_sensitive": True}, "first"),
         ({"plan": "scan", "like": "boride"}, ""),
         ({"since": EPOCH + 1000}, "second third"),
         ({"until": EPOCH + 1000}, "first"),
@@ -104,7 +130,7 @@ def test_found_by_the_server(questions, question, expected):
     ],
 )
 def test_what_is_certain_of_a_regular_expression(pattern, certain):
-    from instrument.tiled.translations import certain_text
+    from instrument.tiled.regular_expressions import certain_text
 
     assert certain_text(pattern) == certain
 
@@ -222,15 +248,31 @@ def test_the_beginning_of_a_uid_by_plain_http(questions):
     assert questions.server.search("questions", ("filter[partial_uid][condition][partial_uids]", uid[:9])) == [uid]
 
 
-def test_a_regular_expression_that_is_none_is_told(questions):
-    answer = requests.get(
-        f"{questions.server.url}/api/v1/search/questions",
-        params={"filter[loose][condition][text]": "(", "filter[loose][condition][how]": "regex"},
-        headers={"Authorization": f"Apikey {questions.server.read_key}"},
-        timeout=30,
-    )
+@pytest.mark.parametrize(
+    ("filters", "told"),
+    [
+        ({"loose][condition][text": "(", "loose][condition][how": "regex"}, "no regular expression"),
+        ({"regex][condition][key": "start.title", "regex][condition][pattern": "("}, "no regular expression"),
+        ({"fulltext][condition][text": "% -"}, "there is no word in '% -'"),
+    ],
+)
+def test_a_question_that_is_none_is_told(questions, filters, told):
+    answer = asked(questions.server, filters)
     assert answer.status_code == 400
-    assert "no regular expression" in answer.json()["detail"]
+    assert told in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("pattern", [r"(a)\1", "(?m)^a", "a{300}", "(?i:a)b"])
+def test_a_regular_expression_that_postgresql_has_none_for_is_told(questions, pattern):
+    answer = asked(questions.server, {"loose][condition][text": pattern, "loose][condition][how": "regex"})
+    sqlite = "sqlite" in questions.server.directory.name
+    assert answer.status_code == (200 if sqlite else 400)
+    assert sqlite or "the server's PostgreSQL knows no " in answer.json()["detail"]
+
+
+def asked(server, filters):
+    parameters = [(f"filter[{name}]", value) for name, value in filters.items()]
+    return server.get("search/questions", server.read_key, params=parameters)
 
 
 def test_more_than_a_hundred_are_counted_and_read_page_by_page(sqlite_server, monkeypatch):
