@@ -137,7 +137,7 @@ def lup(
     motor: Any,
     start: float,
     finish: float,
-    num: int = 5,
+    num: int = 11,
     key: str = "cen",
     *,
     signal: str | None = None,

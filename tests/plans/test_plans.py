@@ -182,7 +182,7 @@ def test_lup_goes_back_where_there_is_no_peak(bench, caplog):
 
 
 @pytest.mark.parametrize(("low", "high", "end"), [(-3, 0, 0), (0.6, 3, 0.6)])
-@pytest.mark.parametrize("num", [5, 21])
+@pytest.mark.parametrize("num", [11, 21])
 def test_lup_goes_back_from_a_flank_and_tells_where_to_look(bench, caplog, low, high, end, num):
     """The peak is at 0.3, outside of the scan."""
     bench.noisy.sigma.put(0.6)

@@ -353,7 +353,7 @@ def test_a_flank_is_told_as_such(session, peak):
     assert session.shows("cen nosy") == f"scan {number} has no signal 'nosy'; did you mean 'noisy'?"
     assert session.shows("fit gausian") == "fit: no model 'gausian'; did you mean 'gaussian'?"
     session.run("mv m1 c+2*w")
-    shown = session.shows("lup noisy m1 -w w 7").splitlines()[-1]
+    shown = session.shows("lup noisy m1 -w w 11").splitlines()[-1]
     assert re.search(rf"lup: noisy in scan {number + 1} is a flank, .* scan beyond it; m1 went back to", shown)
     shown = session.shows("lineup2 noisy m1 -w w 11")
     assert re.search(r"lineup2: m1 from \S+ to \S+ \(cen of noisy, stable after \d scans\)", shown)
