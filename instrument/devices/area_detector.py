@@ -21,6 +21,7 @@ import importlib
 import inspect
 import logging
 import math
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
@@ -46,10 +47,10 @@ from instrument.devices.image_files import HDF5Writer
 
 logger = logging.getLogger(LOGGER_NAME)
 
-LATE = 10.0  # s; longer than that beyond its exposure times no acquisition takes
+LATE = 10.0  # s; longer than that beyond its exposure times no acquisition takes, unless frames still come
 INTERNAL = 0  # TriggerMode whose end can be foreseen: the first choice of every camera of areaDetector
 MULTIPLE = 1  # ImageMode
-USED_OF_CAMERA = ("port_name", "detector_state", "status_message")  # besides its configuration
+USED_OF_CAMERA = ("port_name", "detector_state", "status_message", "num_images_counter")  # besides its configuration
 
 
 class AcquisitionError(UserError):
@@ -137,7 +138,7 @@ class AreaDetector(DetectorBase):
     """A camera with plugins. `select_plugins` says what a run keeps; `stage_sigs` what else it sets.
 
     Attributes:
-        timeout: How much longer than its exposure times an acquisition may take (s).
+        timeout: How much longer than its exposure times an acquisition may take, or later the next frame may come (s).
         located_peak: What the plan `locate_image_peak` found last.
     """
 
@@ -404,13 +405,18 @@ class AreaDetector(DetectorBase):
         return status
 
     def _begin(self, over: Status, points: int, longest: float | None) -> None:
-        acquired = Status(self, timeout=longest)
-        acquired.add_callback(functools.partial(self._acquired, over, points))
+        acquired, ended = Status(self, timeout=longest), threading.Event()
+        acquired.add_callback(functools.partial(self._acquired, over, points, ended, time.monotonic()))
         if self._ending:
             _finish(acquired)
             return
+
+        def end(**_: Any) -> None:
+            ended.set()
+            _finish(acquired)
+
         # Completion of the put, not a change of Acquire, tells the end: it can't be missed, however soon it comes.
-        self.cam.acquire.put(1, use_complete=True, callback=functools.partial(_finish, acquired))
+        self.cam.acquire.put(1, use_complete=True, callback=end)
 
     def _longest(self) -> float | None:
         """When an acquisition must be over (s); None if something else triggers it."""
@@ -423,12 +429,26 @@ class AreaDetector(DetectorBase):
         exposure, period = float(cam.acquire_time.get()), float(cam.acquire_period.get())
         return images * max(exposures * exposure, period) * 1.1 + self.timeout
 
-    def _acquired(self, over: Status, points: int, acquired: Status) -> None:
+    def _frames(self) -> list[int]:
+        """What counts the frames of an acquisition."""
+        counters = (self.cam.num_images_counter, *(writer.num_captured for writer in self._writers()))
+        return [int(counter.get()) for counter in counters]
+
+    def _ends_late(self, ended: threading.Event) -> bool:
+        """Whether an acquisition that should be over comes to its end: compression may take longer than exposures."""
+        before, now = None, self._frames()
+        while now[0] and now != before:
+            if ended.wait(self.timeout) or self._ending:
+                return True
+            before, now = now, self._frames()
+        return ended.is_set()
+
+    def _acquired(self, over: Status, points: int, ended: threading.Event, began: float, acquired: Status) -> None:
         """The exposure is over, or late; on a thread of the status."""
         try:
-            if acquired.exception() is not None:
+            if acquired.exception() is not None and not self._ends_late(ended):
                 raise AcquisitionError(
-                    f"{self.name}: no end of the acquisition in {acquired.timeout:.0f} s: the camera is "
+                    f"{self.name}: no end of the acquisition in {time.monotonic() - began:.0f} s: the camera is "
                     f"{self.cam.detector_state.get(as_string=True)!r} ({self.cam.status_message.get()})"
                 )
             for writer in () if self._ending else self._writers():

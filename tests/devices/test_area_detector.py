@@ -313,6 +313,25 @@ def test_a_point_that_is_taken_again_while_its_exposure_goes_on_has_frames_of_it
         adsimdet.unstage()
 
 
+def test_an_acquisition_is_late_only_when_no_more_frames_come(adsimdet, engine, documents, monkeypatch):
+    """What takes longer than the exposures is the shutter here, and may be the compression."""
+    cam = adsimdet.cam
+    try:
+        for signal, value in ((cam.shutter_mode, 1), (cam.shutter_open_delay, 0.5)):
+            signal.set(value).wait(DEADLINE)
+        monkeypatch.setattr(adsimdet, "timeout", 2.0)
+        adsimdet.frames_per_trigger = 6
+        engine(bp.count([adsimdet]))
+        with h5py.File(file_of(documents)) as file:
+            assert len(file["entry/data/data"]) == 6
+        cam.shutter_open_delay.set(1000).wait(DEADLINE)
+        monkeypatch.setattr(adsimdet, "timeout", 0.5)
+        refused(engine, bp.count([adsimdet]), "adsimdet: no end of the acquisition in ", "the camera is 'Acquire'")
+    finally:
+        for signal in (cam.shutter_mode, cam.shutter_open_delay):
+            signal.set(0).wait(DEADLINE)
+
+
 def test_an_exposure_ends_with_its_run(adsimdet, engine):
     adsimdet.cam.acquire_time.set(100).wait(DEADLINE)
     adsimdet.stage()
