@@ -32,7 +32,7 @@ def serve(config: Config, options: argparse.Namespace) -> int:
     settings = server.Settings(
         QueueDirectory(_data(config).queue),
         config=config.file,
-        prefix=f"instrument_{config.catalog}",
+        name=wanted.name,
         redis=options.redis or wanted.redis,
         host=options.host or wanted.host,
         port=wanted.port if options.port is None else options.port,

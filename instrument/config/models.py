@@ -225,6 +225,11 @@ class Queue(Model):
         pattern=r"^redis://\S+$",
         description="a facility's Redis: redis://[:PASSWORD@]HOST[:PORT][/NUMBER]; without it, one of its own",
     )
+    name: str | None = Field(
+        default=None,
+        pattern=r"^\w[\w.-]*$",
+        description="of the queue, among others in a facility's Redis; without it, one kept in .data/queue/name",
+    )
     host: str = Field(default="127.0.0.1", description="interface that it listens on")
     port: int = Field(default=60615, ge=0, le=65535, description="TCP port that takes requests; 0 for any free one")
     info_port: int = Field(default=60625, ge=0, le=65535, description="TCP port of the output; 0 for any free one")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import os
 import re
 import time
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 OPENS_WITHIN = 120.0  # s; a session starts, and looks for its devices
 POLL = 0.1  # s; between two looks at what the server does
 ANSWERS_WITHIN = 5.0  # s
+RUNS = {"starting_queue", "executing_queue"}  # manager_state while plans run; re_state is older, by half a second
 START_IT = "start one with `instrument qserver`"
 
 
@@ -186,6 +188,13 @@ class Queue:
             self.ask("environment_close")
             self._until("closing_environment", timeout)
 
+    def destroy(self, timeout: float = OPENS_WITHIN) -> None:
+        """End the session's process at once, if there is one: its plan, its files and its motors stay as they are."""
+        state = self.status()
+        if state["worker_environment_exists"] or state["manager_state"] == "creating_environment":
+            self.ask("environment_destroy")
+            self._until("destroying_environment", timeout)
+
     def start(self) -> None:
         """Run what is in the queue, one after the other; opens the session if it is not open.
 
@@ -201,21 +210,49 @@ class Queue:
         """Pause the plan that runs, at its last checkpoint or at the next one.
 
         Raises:
-            QueueError: None runs.
+            QueueError: None runs, or it ended before it paused.
         """
         self.ask("re_pause", option="immediate" if at_once else "deferred")
-        self._until("executing_queue", OPENS_WITHIN)
+        if self._until("executing_queue", OPENS_WITHIN)["manager_state"] != "paused":
+            raise QueueError("the plan ended before it paused")
 
     def resume(self) -> None:
         """Go on with a paused plan."""
         self.ask("re_resume")
 
-    def abort(self) -> None:
-        """End the plan that runs or is paused; its run is recorded as aborted, it is first in the queue again."""
-        if self.status()["re_state"] == "running":
-            self.pause()
+    def stand(self, timeout: float = OPENS_WITHIN) -> bool:
+        """Start no other plan, and pause the one that runs; is one paused now?
+
+        Raises:
+            QueueError: It takes longer.
+        """
+        end = time.monotonic() + timeout
+        while (state := self.status())["manager_state"] in RUNS:
+            if time.monotonic() > end:
+                raise QueueError(f"the plan did not pause in {timeout:g} s")
+            with contextlib.suppress(QueueError):  # it has just ended: asked again, until nothing runs
+                self.ask("queue_stop")
+                if not state["pause_pending"]:
+                    self.ask("re_pause", option="immediate")
+            time.sleep(POLL)
+        return state["manager_state"] == "paused"
+
+    def abort(self, timeout: float | None = None) -> None:
+        """End the plan that runs or is paused; its run is recorded as aborted, it is first in the queue again.
+
+        Args:
+            timeout: s, for what the plan does at its end; None: as long as it takes.
+
+        Raises:
+            QueueError: None runs, or it ended by itself before it was aborted (no other is started then), or it
+                takes longer.
+        """
+        if self.status()["manager_state"] not in {*RUNS, "paused"}:
+            raise QueueError("no plan runs")
+        if not self.stand():
+            raise QueueError("the plan ended before it was aborted; the queue has stopped")
         self.ask("re_abort")
-        self.wait()
+        self.wait(timeout)
 
     def wait(self, timeout: float | None = None) -> dict[str, Any]:
         """Wait until nothing runs, or what runs is paused.
@@ -274,6 +311,8 @@ def parse(words: Sequence[str]) -> tuple[str, list[Any], dict[str, Any]]:
         QueueError: It is no plan.
     """
     text = " ".join(words)
+    if not words:
+        raise QueueError("which plan? write ascan m1 -1 1 20 0.5, or 'count([scaler1], num=3)'")
     if len(words) == 1 and "(" in text:
         try:
             call = ast.parse(text, mode="eval").body
@@ -281,6 +320,9 @@ def parse(words: Sequence[str]) -> tuple[str, list[Any], dict[str, Any]]:
             raise QueueError(f"{text!r} is no plan: {error.msg}") from error
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
             raise QueueError(f"{text!r} is no plan: write count([scaler1], num=3), or count [scaler1] num=3")
+        unpacked = [f"**{ast.unparse(keyword.value)}" for keyword in call.keywords if keyword.arg is None]
+        if unpacked:
+            raise QueueError(f"{unpacked[0]!r} is neither a name nor a value")
         return call.func.id, [_value(arg) for arg in call.args], {str(k.arg): _value(k.value) for k in call.keywords}
     args, options = [], {}
     for word in words[1:]:
@@ -305,9 +347,9 @@ def _value(node: ast.expr) -> Any:
         return ast.unparse(node)
     if isinstance(node, ast.List | ast.Tuple | ast.Set):
         return [_value(one) for one in node.elts]
-    if isinstance(node, ast.Dict):
-        return {_value(key): _value(value) for key, value in zip(node.keys, node.values, strict=True) if key}
     try:
+        if isinstance(node, ast.Dict) and None not in node.keys:  # None: `**another`
+            return {_value(key): _value(value) for key, value in zip(node.keys, node.values, strict=True) if key}
         return ast.literal_eval(node)
-    except ValueError:
+    except (ValueError, TypeError):  # also a list as a key
         raise QueueError(f"{ast.unparse(node)!r} is neither a name nor a value") from None

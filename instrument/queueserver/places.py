@@ -3,6 +3,7 @@
 .data/queue/
     server.key           the pair of keys of its control channel, mode 0600
     server.json          where it answers while it does, mode 0600
+    name                 of the queue in Redis, unless iconfig.yml names it
     manager.yml          what bluesky's RE Manager is started with, mode 0600
     user_group_permissions.yaml      who may run what; made at the first start, then the beamline's own
     existing_plans_and_devices.yaml  what the session had when it was opened last
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +59,11 @@ class QueueDirectory:
     def address(self) -> Path:
         """Says where the server answers; there while one does."""
         return self.root / "server.json"
+
+    @property
+    def name(self) -> Path:
+        """Holds the queue's name in Redis."""
+        return self.root / "name"
 
     @property
     def manager(self) -> Path:
@@ -120,6 +127,19 @@ class QueueDirectory:
             return Address(**json.loads(self.address.read_text()))
         except (OSError, ValueError, TypeError):
             return None
+
+    def own_name(self) -> str:
+        """The queue's name in a Redis that other beamlines use too; made if there is none.
+
+        Raises:
+            UserError: It cannot be written or read.
+        """
+        if not self.name.exists():
+            self.write(self.name, f"{uuid.uuid4().hex}\n")
+        try:
+            return self.name.read_text().strip()
+        except OSError as error:
+            raise UserError(f"{self.name} cannot be read: {error.strerror or error}") from error
 
     def key_pair(self) -> tuple[str, str]:
         """Public and private key of the control channel; made if there are none.

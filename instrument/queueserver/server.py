@@ -59,7 +59,7 @@ class Settings:
     Attributes:
         directory: The server's own files.
         config: The iconfig.yml of the session.
-        prefix: Begins the names of all keys in Redis, which several beamlines may share.
+        name: Of the queue in Redis, which several beamlines may share; None: one that the directory keeps.
         redis: URI of a Redis; None: one of our own.
         host: Interface to listen on.
         port: TCP port of the control channel; 0 for any free one.
@@ -69,7 +69,7 @@ class Settings:
 
     directory: QueueDirectory
     config: Path
-    prefix: str
+    name: str | None = None
     redis: str | None = None
     host: str = "127.0.0.1"
     port: int = 60615
@@ -103,24 +103,31 @@ def serve(settings: Settings, *, tell: Callable[[str], None] = print, began: flo
     other = owner.take()
     if other is not None:
         raise UserError(f"a queue server runs in {directory.root.parent} already: {other}")
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _end)
-    with ExitStack() as ending:
-        ending.callback(owner.leave)
-        address, private = _address(settings)
-        if settings.redis is None:
-            uri = ending.enter_context(redis.embedded(directory))
-        else:
-            redis.check(settings.redis)
-            uri = settings.redis
-        _write_files(settings, address, uri)
-        try:
+    try:
+        with ExitStack() as ending:
+            ending.callback(owner.leave)
+            _on_signal(_end)
+            address, private = _address(settings)
+            name = f"instrument_{settings.name or directory.own_name()}"
+            if settings.redis is None:
+                uri = ending.enter_context(redis.embedded(directory))
+            else:
+                redis.check(settings.redis)
+                ending.enter_context(redis.held(settings.redis, name))
+                uri = settings.redis
+            _write_files(settings, address, uri, name)
             return _run(settings, address, private, tell, began)
-        except _EndingError:
-            return 0
+    except _EndingError:
+        return 0
+
+
+def _on_signal(handler: Callable[[int, Any], None] | signal.Handlers) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, handler)
 
 
 def _end(_number: int, _frame: Any) -> None:
+    _on_signal(signal.SIG_IGN)  # what ends is not interrupted; `_stop` asks for the next one
     raise _EndingError
 
 
@@ -147,7 +154,7 @@ def _port(host: str, port: int, option: str) -> int:
         return probe.getsockname()[1]
 
 
-def _write_files(settings: Settings, address: Address, redis_uri: str) -> None:
+def _write_files(settings: Settings, address: Address, redis_uri: str, name: str) -> None:
     import yaml
 
     directory = settings.directory
@@ -157,7 +164,7 @@ def _write_files(settings: Settings, address: Address, redis_uri: str) -> None:
             "zmq_info_addr": address.info,
             "zmq_publish_console": True,
             "redis_addr": redis.address_of(redis_uri),
-            "redis_name_prefix": settings.prefix,
+            "redis_name_prefix": name,
         },
         "startup": {
             "startup_module": "instrument.collection",
@@ -188,9 +195,9 @@ def _run(settings: Settings, address: Address, private: str, tell: Callable[[str
         start_new_session=True,  # a Ctrl-C at the terminal is for us: we end it in order
         env=environment,
     )
-    queue = Queue(address)
     try:
-        _wait_for(queue, manager)
+        with Queue(address) as queue:
+            _wait_for(queue, manager)
         directory.write_address(address)
         store = "its own" if settings.redis is None else redis.public(settings.redis)
         tell(f"queue server at {address.control} (encrypted), output at {address.info}, Redis: {store}")
@@ -199,16 +206,14 @@ def _run(settings: Settings, address: Address, private: str, tell: Callable[[str
             f"QSERVER_ZMQ_INFO_ADDRESS={address.info} QSERVER_ZMQ_PUBLIC_KEY='{address.public_key}'"
         )
         if settings.open:
-            queue.open()
+            with Queue(address) as queue:
+                queue.open()
         opened = "the session is open" if settings.open else "`instrument queue start` opens the session"
         tell(f"ready in {time.monotonic() - began:.1f} s; {opened}; Ctrl-C ends it")
         return manager.wait() and 1
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_IGN)
         directory.address.unlink(missing_ok=True)
-        _stop(queue, manager, tell)
-        queue.close()
+        _stop(address, manager, tell)
 
 
 def _wait_for(queue: Queue, manager: subprocess.Popen[bytes]) -> None:
@@ -225,17 +230,26 @@ def _wait_for(queue: Queue, manager: subprocess.Popen[bytes]) -> None:
             return
 
 
-def _stop(queue: Queue, manager: subprocess.Popen[bytes], tell: Callable[[str], None]) -> None:
-    """End the plan that runs, the session, and the manager."""
+def _stop(address: Address, manager: subprocess.Popen[bytes], tell: Callable[[str], None]) -> None:
+    """End the plan that runs, the session, and the manager; another signal, and the plan is not waited for."""
     if manager.poll() is None:
         try:
-            state = queue.status()
-            if state["re_state"] in {"running", "paused"}:
-                tell("the plan that runs is aborted; it stays first in the queue")
-                queue.abort()
-            queue.shut(ENDS_WITHIN)
-            queue.ask("send_request", method="manager_stop")
-        except (QueueError, KeyError) as error:
+            _on_signal(_end)
+            with Queue(address) as queue:
+                if queue.stand(ENDS_WITHIN):
+                    tell("the plan that runs is aborted; it stays first in the queue")
+                    queue.abort(ENDS_WITHIN)
+                queue.shut(ENDS_WITHIN)
+            _on_signal(signal.SIG_IGN)
+        except (QueueError, _EndingError) as error:
+            _on_signal(signal.SIG_IGN)
+            why = "told to end once more" if isinstance(error, _EndingError) else error
+            tell(f"the session is ended at once ({why}); what it moves is not stopped")
+        try:
+            with Queue(address) as queue:
+                queue.destroy(ENDS_WITHIN)
+                queue.ask("send_request", method="manager_stop")
+        except QueueError as error:
             tell(f"the queue server does not end in order: {error}")
             manager.terminate()
     try:

@@ -3,6 +3,7 @@
 import re
 import signal
 import stat
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from instrument.queueserver import client, redis
 from instrument.queueserver.client import Address, Queue, QueueError, parse
 from instrument.queueserver.places import QueueDirectory
 
-from .servers import is_alive, serving, until
+from .servers import DEADLINE, Server, is_alive, serving, until
 
 
 @pytest.fixture
@@ -92,6 +93,29 @@ def test_a_running_plan_is_paused_goes_on_and_is_aborted(server, queue, typed):
     assert last_run(server.directory)[1:] == ("ascan", "success")
 
 
+def test_a_queue_of_short_plans_is_aborted_in_its_midst(server, queue):
+    """Whether a plan runs, ends or begins at that moment: nothing runs afterwards, and each run has its end."""
+    for round_ in range(3):
+        before = len(queue.history())
+        for _ in range(30):
+            queue.add("count", ["noisy"])
+        queue.start()
+        until(lambda before=before, round_=round_: len(queue.history()) > before + round_, "some have run")
+        try:
+            queue.abort()
+        except QueueError as error:
+            assert str(error) == "the plan ended before it was aborted; the queue has stopped"  # noqa: PT017
+        assert queue.status()["manager_state"] == "idle"
+        ran = len(queue.history()) - before
+        completed = [item["result"]["exit_status"] for item in queue.history()[before:]].count("completed")
+        assert ran < 30
+        assert len(queue.items()) == 30 - completed
+        assert last_run(server.directory)[1:] == ("count", "success" if ran == completed else "abort")
+        queue.ask("queue_clear")
+    with pytest.raises(QueueError, match="no plan runs"):
+        queue.abort()
+
+
 def test_a_plan_that_fails_stays_and_says_why(server, queue, typed):
     queue.add("mv", "m99", 1)
     code, shown = typed("queue", "start", "--wait")
@@ -110,6 +134,12 @@ def test_a_plan_that_fails_stays_and_says_why(server, queue, typed):
         ("add timescan nope=1", "got an unexpected keyword argument 'nope'"),
         ("add count([scaler1]", "is no plan: '(' was never closed"),
         ("add ascan(m1,0,len(x),4)", "'len(x)' is neither a name nor a value"),
+        ("add", "which plan? write"),
+        ("add --front", "which plan? write"),
+        ("add mv(**{'a':1})", "\"**{'a': 1}\" is neither a name nor a value"),
+        ("add ct(md={[1]:2})", "'{[1]: 2}' is neither a name nor a value"),
+        ("add ct(md={**x})", "'{**x}' is neither a name nor a value"),
+        ("add mv(*moves)", "'*moves' is neither a name nor a value"),
         ("start", "the queue is empty: add a plan first"),
         ("resume", "RE Manager is not paused: current state is 'idle'"),
         ("pause", "can be paused only in 'running' state. Current state: 'idle'"),
@@ -199,8 +229,36 @@ def test_a_server_that_ends_puts_things_back_and_one_that_is_killed_loses_nothin
         assert len(children) >= 3  # Redis, the watchdog, the manager
         server.end(signal.SIGKILL)
     until(lambda: not any(map(is_alive, children)), "nothing of it is left")
-    with serving(tmp_path, "--closed") as server, server.connect() as queue:
+    with serving(tmp_path) as server, server.connect() as queue:
         assert [item["name"] for item in queue.items()] == ["ascan", "mv", "umv"]
+        hangs = """
+            import bluesky.plan_stubs, bluesky.preprocessors
+            def hangs():
+                yield from bluesky.preprocessors.finalize_wrapper(
+                    bluesky.plan_stubs.sleep(1000), bluesky.plan_stubs.sleep(1000)
+                )
+        """
+        task = queue.ask("script_upload", script=textwrap.dedent(hangs))["task_uid"]
+        queue.api.wait_for_completed_task(task, timeout=int(DEADLINE))
+        queue.add("hangs", front=True)
+        queue.start()
+        until(lambda: queue.status()["re_state"] == "running", "it runs")
+        children = descendants(server.process.pid)
+        server.process.send_signal(signal.SIGINT)
+        until(lambda: "the plan that runs is aborted; it stays first in the queue" in server.lines, "it is aborted")
+        assert server.end(signal.SIGINT) == 0
+        assert "the session is ended at once (told to end once more); what it moves is not stopped" in server.lines
+    until(lambda: not any(map(is_alive, children)), "nothing of it is left")
+    with serving(tmp_path, "--closed") as server, server.connect() as queue:
+        assert [item["name"] for item in queue.items()] == ["hangs", "ascan", "mv", "umv"]
+
+
+def test_a_server_that_is_told_to_end_while_it_starts_ends(tmp_path):
+    server = Server(tmp_path, "--closed")
+    until(server.files.redis_settings.exists, "its Redis is started")
+    assert server.end(signal.SIGINT) == 0, server.lines
+    assert server.lines == []
+    assert not server.files.address.exists()
 
 
 def test_a_facility_s_redis_keeps_the_queue(server, tmp_path):
@@ -216,6 +274,19 @@ def test_a_facility_s_redis_keeps_the_queue(server, tmp_path):
             assert redis.public(uri) in other.lines[0]
             assert uri not in "\n".join(other.lines)
             queue.add("mv", "m1", 3)
+            another = tmp_path / "another"
+            another.mkdir()
+            (another / "iconfig.yml").write_text(f"devices: []\nqueue: {{name: west, redis: '{uri}'}}\n")
+            with serving(another, "--closed") as west, west.connect() as its_queue:
+                assert its_queue.items() == []
+            name = files.name.read_text().strip()
+            (another / "iconfig.yml").write_text(f"devices: []\nqueue: {{name: {name}, redis: '{uri}'}}\n")
+            code, shown = west.instrument("qserver", "--closed")
+            assert code == 2
+            assert shown == (
+                f"another queue server keeps the queue instrument_{name} in the Redis {redis.public(uri)}: end it, or "
+                "give this one a name of its own (iconfig.yml, queue: name:)"
+            )
         with serving(beamline, "--closed", "--redis", uri) as other, other.connect() as queue:
             assert [item["args"] for item in queue.items()] == [["m1", 3]]
     assert not list(files.redis.iterdir())
