@@ -1,8 +1,12 @@
 """A real IOC for each worker, and how `make test` shares the files among workers."""
 
+import collections
+import os
 from pathlib import Path
 
 import pytest
+
+from tests.gate import NOT_RUN, NOT_RUN_FILE
 
 pytest_plugins = ["virtual_beamline.pytest_plugin"]
 
@@ -11,14 +15,17 @@ HERE = Path(__file__).parent
 # What begins last must not keep one worker busy while the others are done: these take half a minute and more each, and
 # begin first. (xdist would begin with the files of the most tests; whole sessions are files of one or two.)
 LONGEST = (
+    "test_notebooks.py",
     "tiled/test_feeding.py",
+    "docs/test_pages.py",
     "session/test_commands.py",
     "data/test_consumer_faults.py",
     "data/test_kill_session.py",
     "session/test_cheat_sheet.py",
     "plans/test_images.py",
     "plans/test_plans.py",
-    "test_notebooks.py",
+    "queueserver/test_queue.py",
+    "queueserver/test_everywhere.py",
     "session/test_ways_to_start.py",
     "virtual_beamline/test_scaler.py",
     "virtual_beamline/test_motor.py",
@@ -39,16 +46,19 @@ LONGEST = (
     "reference/test_databroker.py",
     "faults/test_two_sessions.py",
 )
+FIRST_TOGETHER = HERE / "tiled/test_feeding.py"
 RANKS = {HERE / name: rank for rank, name in enumerate(LONGEST)}
 assert all(path.exists() for path in RANKS), [str(path) for path in RANKS if not path.exists()]
 
 # Files of one worker: they have its Tiled servers together, of which each takes seconds to start.
 ONE_WORKER = "tests/tiled/"
+# Tests of half a minute and more that share nothing with others of their file: each may go to any worker.
+BY_THEMSELVES = "tests/docs/test_pages.py::test_what_a_page_tells_to_type_shows_what_it_says"
 
 
 def pytest_collection_modifyitems(items):
     """Begin with what takes longest."""
-    items.sort(key=lambda item: RANKS.get(item.path, RANKS[HERE / LONGEST[0]] if _together(item) else len(RANKS)))
+    items.sort(key=lambda item: RANKS.get(item.path, RANKS[FIRST_TOGETHER] if _together(item) else len(RANKS)))
 
 
 def _together(item):
@@ -65,7 +75,27 @@ def pytest_xdist_make_scheduler(config, log):
 
     class Scheduling(LoadFileScheduling):
         def _split_scope(self, nodeid):
-            return ONE_WORKER if nodeid.startswith(ONE_WORKER) else super()._split_scope(nodeid)
+            if nodeid.startswith(ONE_WORKER):
+                return ONE_WORKER
+            return nodeid if nodeid.startswith(BY_THEMSELVES) else super()._split_scope(nodeid)
 
     config.option.loadscopereorder = False
     return Scheduling(config, log)
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """What was NOT RUN, by reason, for tests.gate to print last; and how long the notebooks took in all."""
+    reasons = [str(report.longrepr[2]) for report in terminalreporter.getreports("skipped")]
+    not_run = collections.Counter(
+        reason.removeprefix("Skipped: ") for reason in reasons if reason.removeprefix("Skipped: ").startswith(NOT_RUN)
+    )
+    lines = [f"{reason}: {count} test{'s'[: count > 1]}" for reason, count in sorted(not_run.items())]
+    if place := os.environ.get(NOT_RUN_FILE):
+        Path(place).write_text("".join(f"{line}\n" for line in lines))
+    took = [
+        report.duration
+        for report in terminalreporter.getreports("passed")
+        if "::test_a_notebook_runs[" in report.nodeid
+    ]
+    if took:
+        terminalreporter.write_line(f"{len(took)} notebooks ran in {sum(took) / 60:.1f} min (of 15)")

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,6 +26,8 @@ AT_ONCE = (
     ("layers", [BIN / "lint-imports"]),
 )
 BESIDE_THE_TESTS = (("pyright", ["nice", BIN / "pyright"]),)  # most of a minute
+NOT_RUN = "NOT RUN: "  # begins the reason of what is skipped because of the machine
+NOT_RUN_FILE = "INSTRUMENT_NOT_RUN"  # names, in the environment, where the tests write what was skipped so
 TESTS = [sys.executable, "-m", "pytest", "-n", WORKERS, "--dist", "loadfile", "-m", "not soak"]
 
 
@@ -54,16 +57,19 @@ def main(arguments: list[str]) -> int:
     failed = [name for name, command in AT_ONCE if run(command).returncode]
     with ThreadPoolExecutor() as pool:
         beside = {name: pool.submit(run, command, quiet=True) for name, command in BESIDE_THE_TESTS}
-        if run([*TESTS, *arguments]).returncode:
-            failed.append("pytest")
+        with tempfile.NamedTemporaryFile("r", prefix="not-run-") as skipped:
+            os.environ[NOT_RUN_FILE] = skipped.name
+            if run([*TESTS, *arguments]).returncode:
+                failed.append("pytest")
+            not_run = skipped.read().splitlines()
         for name, future in beside.items():
             done = future.result()
             print(f"{name}:\n{done.stdout}{done.stderr}")
             if done.returncode:
                 failed.append(name)
-    for name in missing:
-        print(f"NOT RUN: what needs {name} (not on this machine, and it could not be installed)")
+    not_run += [f"{NOT_RUN}what needs {name} (not on this machine, and it could not be installed)" for name in missing]
     print(f"failed: {', '.join(failed)}" if failed else "all passed")
+    print(*not_run, sep="\n", end="\n" if not_run else "")
     return 1 if failed else 0
 
 

@@ -1,7 +1,10 @@
 """One list of dependencies, seen three ways: pyproject.toml, constraints.txt, environment.yml."""
 
+import ast
+import importlib.metadata
 import itertools
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -32,6 +35,32 @@ def test_every_dependency_has_a_lower_bound(project):
     requirements = every_requirement(project)
     unbounded = [r for r in requirements if not any(v.startswith((">=", "==")) for v in split(r)[1])]
     assert not unbounded
+
+
+# In the test tools' plugin; by the demo, where it is.
+OPTIONAL = {"pytest", "punx"}
+
+
+def test_every_package_that_is_imported_is_a_dependency_or_in_an_extra(project):
+    distributions = importlib.metadata.packages_distributions()
+    users = ("notebook", "queue", "tiled")
+    declared = {
+        split(r)[0]
+        for r in [*project["dependencies"], *itertools.chain(*map(project["optional-dependencies"].get, users))]
+    }
+    undeclared = set()
+    for path in [*(ROOT / "instrument").rglob("*.py"), *(ROOT / "virtual_beamline").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                modules = [node.module]
+            for package in {module.partition(".")[0] for module in modules}:
+                ours = package in {"instrument", "virtual_beamline"}
+                if not ours and package not in sys.stdlib_module_names:
+                    names = {split(name)[0] for name in distributions.get(package, [package])}
+                    if not names & (declared | OPTIONAL):
+                        undeclared.add((package, path.name))
+    assert not undeclared
 
 
 def test_every_dependency_is_pinned_in_constraints(project):

@@ -68,13 +68,16 @@ def test_the_area_detectors_ioc_is_named_and_the_other_one_goes_on(session):
 
 @fault("The IOC is killed while a motor moves", "the run fails at once and names the device; it is recorded")
 def test_in_a_move(session):
-    session.type("RE(bps.mv(m2, 20))")
+    number = session.scan_id + 1
+    session.type("RE(bp.scan([noisy], m2, 0, 40, 3))")
+    before = session.wait_for(r"\|         1 \|[^\n]*\n")
     session.until_moving()
     session.kill_ioc()
-    shown = session.shows_until(r"m2 is offline[^\n]*\r\n", *TOLD)
-    assert sorted(shown.splitlines()) == sorted(
-        ["m2 is offline: no answer from gp:m2.RBV (prefix gp:m2)", OFFLINE, ENDED]
-    )
+    shown = masked(before) + "\n" + session.shows_until(r"m2 is offline[^\n]*\r\n", *TOLD)
+    fault = "m2 is offline: no answer from gp:m2.RBV (prefix gp:m2)"
+    lines = run_shown(number, "scan", ["m2", "noisy"], [["0.00000"]]).splitlines()
+    assert sorted(hide_chance(shown).splitlines()) == sorted([*lines, NO_BASELINE, fault, OFFLINE, ENDED])
+    assert session.last_run() == (number, "fail", fault, 1)
     assert session.shows("RE(bps.mv(m2, 1))") == "m2 is offline: no answer from gp:m2.RBV (prefix gp:m2)"
     assert session.shows("m2.position") == "m2 is offline: no answer from gp:m2.RBV (prefix gp:m2)"
     restart(session)

@@ -9,7 +9,7 @@ import pytest
 from tests.faults.session import until
 from tests.tmux import Tmux
 
-pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="NOT RUN: tmux is missing (tests.gate counts it)")
+pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="NOT RUN: tmux is missing")
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from tests.session.cheat_sheet import PAGE, SECTIONS, page, recorded
 WRONG = re.compile(r"Error|Traceback|did you mean|nothing moved|is not|no such|aborted", re.IGNORECASE)
 
 
-@pytest.mark.skipif(shutil.which("tmux") is None, reason="NOT RUN: tmux is missing (tests.gate counts it)")
+@pytest.mark.skipif(shutil.which("tmux") is None, reason="NOT RUN: tmux is missing")
 def test_each_command_works_and_is_on_the_page(tmp_path):
     shown = recorded(tmp_path)
     assert {typed: text for typed, text in shown.items() if WRONG.search(text) and typed != "last_error"} == {}

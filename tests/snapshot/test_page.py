@@ -23,7 +23,7 @@ FLAGS = (
 ).split()
 DEADLINE = 120.0  # s, generous: the machine may be busy
 
-in_chromium = pytest.mark.skipif(CHROMIUM is None, reason="NOT RUN: chromium is missing (tests.gate counts it)")
+in_chromium = pytest.mark.skipif(CHROMIUM is None, reason="NOT RUN: chromium is missing")
 
 
 @pytest.fixture

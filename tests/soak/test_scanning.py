@@ -153,7 +153,7 @@ def test_the_memory_of_ioc_and_session_stays_flat_in_ten_minutes_at_ten_points_a
         print(f"{name}: {values[first]:.1f} MB, then {values[-2]:.1f} MB: {growth[name]:+.2f} MB/min")
     print(f"{runs} runs, {rate:.1f} points/s")
     assert scanning.said["spec"] == scanning.said["journal"] == runs
-    assert rate > RATE / 2, "that was no scanning at 10 points a second"
+    assert rate > 0.9 * RATE, "that was no scanning at 10 points a second"
     if DURATION < LONG_ENOUGH:
         pytest.skip(f"{DURATION:g} s are too short to tell whether memory grows: {growth}")
     assert all(value < FLAT for value in growth.values()), growth

@@ -47,7 +47,7 @@ def test_memory_is_flat_while_it_scans(gp, virtual_beamline):
             sizes.append(ioc.memory_info().rss)
         due = began + points / RATE
         wait_for(lambda due=due: time.monotonic() >= due)
-    assert points > 60 * MINUTES * RATE / 4  # it has really scanned
+    assert points > 0.9 * 60 * MINUTES * RATE  # it has really scanned
     assert heard
     steady = len(sizes) // 5  # what is used for the first time is allocated in the beginning
     assert _slope(minutes[steady:], sizes[steady:]) < ALLOWED
