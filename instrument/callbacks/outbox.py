@@ -134,6 +134,7 @@ class Outbox:
         self._failed_at: dict[str, int] = {}  # by consumer: the kick after which it failed last
         self._running: dict[str, dict[str, str | None]] = {}  # uid of an open run -> assignments
         self._unmarked: list[tuple] = []  # marks that could not be written yet
+        self._unready: dict[int, str] = {}  # complete, which could not be marked yet: delivery -> consumer
         self._marks_failed = False
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
@@ -254,21 +255,28 @@ class Outbox:
             uid: of which run; without it the run that is open, or else the next one.
 
         Raises:
-            UserError: that run was delivered already.
+            UserError: that run was delivered already, or the note cannot be kept.
         """
         text = json.dumps(note)
         with self._lock:
             if uid is None:
                 uid = next(reversed(self._running), None)
-            state = self._database.execute(
-                "SELECT state FROM deliveries WHERE uid = ? AND consumer = ?", (uid, consumer_name)
-            ).fetchone()
+            try:
+                state = self._database.execute(
+                    "SELECT state FROM deliveries WHERE uid = ? AND consumer = ?", (uid, consumer_name)
+                ).fetchone()
+                if state != (DELIVERED,):
+                    self._database.execute(
+                        "INSERT INTO notes (uid, consumer, note, owner) VALUES (?, ?, ?, ?)",
+                        (uid, consumer_name, text, self._owner),
+                    )
+            except sqlite3.Error as error:
+                raise UserError(
+                    f"{consumer_name}: what is to be added to a run cannot be kept ({error}): make room on the disk of "
+                    "the data, or mend it, then repeat it"
+                ) from error
             if state == (DELIVERED,):
                 raise UserError(f"{consumer_name} has written run {str(uid)[:8]} already: nothing can be added to it")
-            self._database.execute(
-                "INSERT INTO notes (uid, consumer, note, owner) VALUES (?, ?, ?, ?)",
-                (uid, consumer_name, text, self._owner),
-            )
 
     # -- consumers -------------------------------------------------------------------------------------------------
 
@@ -395,9 +403,15 @@ class Outbox:
                     complete = True
             except OSError:
                 complete = uid not in self._running  # it is gone, which the attempt to deliver it will say
-            if complete:
+            if not complete:
+                waiting = True
+                continue
+            try:
                 self._database.execute("UPDATE deliveries SET state = ? WHERE id = ?", (READY, number))
-            else:
+                self._unready.pop(number, None)
+            except sqlite3.Error as error:
+                self._marks_broken(error)
+                self._unready[number] = name
                 waiting = True
         return waiting
 
@@ -420,6 +434,7 @@ class Outbox:
             with self._changed:
                 if self._ending:
                     return
+                self._failed_at[consumer.name] = self._kick
                 self._changed.wait(_LOOK)
         with self._changed:
             self._busy.pop(consumer.name, None)
@@ -481,10 +496,14 @@ class Outbox:
                 (self._owner, READY),
             )
             counts.update({name: count for name, count in rows if name in counts})
-            for uid, name, *_ in self._unmarked:
-                if uid not in self._running:
-                    counts[name] += 1
+            for name in self._unmarkable():
+                counts[name] += 1
             return counts
+
+    def _unmarkable(self) -> list[str]:
+        """For each complete run that could not be marked, whom it is for."""
+        begun = [name for uid, name, *_ in self._unmarked if uid not in self._running and name in self._consumers]
+        return [*begun, *self._unready.values()]
 
     def results(self, uid: str) -> dict[str, str]:
         """What each consumer wrote of a run."""
@@ -513,15 +532,23 @@ class Outbox:
             kick = self._kick
             self._changed.notify_all()
             while True:
-                for name in self._consumers:
-                    self._complete_open_rows(name)
-                left = {name: count for name, count in self.pending().items() if count}
-                if not left:
-                    return not self._set_aside()
-                if not for_failing and all(self._failed_at.get(name, 0) >= kick for name in left):
+                left: dict[str, int] = {}
+                try:
+                    self._mark()
+                    for name in self._consumers:
+                        self._complete_open_rows(name)
+                    left = {name: count for name, count in self.pending().items() if count}
+                    if not left:
+                        return not self._set_aside()
+                except sqlite3.Error as error:
+                    self._marks_broken(error)
+                stuck = self._unmarkable()
+                if not for_failing and all(name in stuck or self._failed_at.get(name, 0) >= kick for name in left):
                     return False
                 remaining = deadline - time.monotonic()
-                line = "waiting for " + ", ".join(f"{name} ({count} to write)" for name, count in left.items())
+                line = "waiting for " + (
+                    ", ".join(f"{name} ({count} to write)" for name, count in left.items()) or "the outbox's marks"
+                )
                 if progress is not None and line != told:
                     progress(line)
                 told = line

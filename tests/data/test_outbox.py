@@ -295,6 +295,12 @@ def test_marks_that_cannot_be_written_are_written_later(laboratory, consumer, tm
     laboratory.engine(count())
     assert laboratory.engine.state == "idle"
     assert not laboratory.outbox.wait(0.2)
+    deadline = time.monotonic() + 30
+    assert not laboratory.outbox.wait(30, for_failing=False)  # as at the end of a session: one attempt
+    assert time.monotonic() < deadline
+    assert laboratory.outbox.pending() == {"files": 1}
+    with pytest.raises(UserError, match=r"files: what is to be added to a run cannot be kept \(database is locked\)"):
+        laboratory.outbox.note("files", {"comment": "lost"})
     other.execute("ROLLBACK")
     other.close()
     assert laboratory.outbox.wait(30)

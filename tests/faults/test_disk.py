@@ -135,7 +135,23 @@ def test_no_room_for_the_spec_file(session):
         str(number),
         str(number + 1),
     ]
-    assert session.exit() == 0
+
+
+@fault(
+    "No room in the midst of a run, and the session ends (at the prompt)", "what is left to do is told; all is ended"
+)
+def test_leaving_while_the_disk_is_full(session):
+    beamline = session.beamline
+    session.type("RE(bp.scan([noisy], m2, 0, 10, 1001))")
+    session.wait_for(r"\|         3 \|[^\n]*\n")
+    session.fill("data")
+    session.until_prompt(300)
+    session.process.sendline("exit")
+    shown = session.until_end()
+    assert session.process.exitstatus == 0
+    assert "Traceback" not in shown
+    assert "not written: spec (1); the next session here writes them from the journal" in shown.splitlines()
+    assert all(ioc.poll() is not None for ioc in beamline.iocs)
 
 
 def hide_day(text):
