@@ -96,6 +96,8 @@ def ct(time: float = 1.0, *, detectors: Any) -> MsgGenerator[dict[str, Any]]:
 
     yield from preflight.forecast("ct", lambda: _staged(detectors, count()))
     found = yield from counting_for(time, detectors, _staged(detectors, count()))
+    if preflight.is_dry():
+        return found
     counted = {field for detector in detectors if count_time_of(detector) is not None for field in _fields(detector)}
     width = max(map(len, found), default=0)
     for field, value in found.items():
@@ -149,6 +151,7 @@ def timescan(
     yield from preflight.announced(
         name,
         lambda: counting_for(time, detectors, scan(points or 1)),
+        points=points,
         known=count_times(detectors),
         endless=points is None,
     )

@@ -338,5 +338,6 @@ def goto(what: str, places: Sequence[tuple[Any, float]]) -> MsgGenerator[None]:
     told = []
     for motor, target in pairs:
         told.append(f"{motor.name} {(yield from position_of(motor)):.6g} -> {target:.6g}")
-    screen.tell(f"{what}: {', '.join(told)}")
+    if not preflight.is_dry():
+        screen.tell(f"{what}: {', '.join(told)}")
     yield from bps.mv(*(part for pair in pairs for part in pair))

@@ -14,7 +14,7 @@ from bluesky.utils import MsgGenerator, short_uid
 from instrument.config.errors import UserError
 from instrument.config.names import LOGGER_NAME
 from instrument.framework import screen
-from instrument.plans import checks
+from instrument.plans import checks, preflight
 from instrument.plans.checks import plan
 
 logger = logging.getLogger(LOGGER_NAME)
@@ -86,6 +86,9 @@ def _from_here(name: str, moves: Sequence[Any]) -> MsgGenerator[list[tuple[Any, 
 
 
 def _shown(pairs: Sequence[tuple[Any, Any]]) -> MsgGenerator[None]:
+    if preflight.is_dry():
+        yield from bps.mv(*(part for pair in pairs for part in pair))
+        return
     group, motors = short_uid("umv"), [motor for motor, _ in pairs]
     live = screen.LiveLine()
     began = yield from _positions(motors)
@@ -146,7 +149,8 @@ def set_lm(motor: Any, low: float, high: float) -> MsgGenerator[None]:
     high_signal = yield from _part("set_lm", motor, "high_limit_travel")
     before = yield from _positions([low_signal, high_signal])
     yield from bps.mv(low_signal, low, high_signal, high)
-    logger.info("%s: limits %g %g -> %g %g", motor.name, *before, low, high)
+    if not preflight.is_dry():
+        logger.info("%s: limits %g %g -> %g %g", motor.name, *before, low, high)
 
 
 @plan
@@ -208,7 +212,8 @@ def _redefine(name: str, motor: Any, position: float, part: str) -> MsgGenerator
 
     yield from bpp.finalize_wrapper(redefine(), use_again)
     after = yield from bps.rd(motor, default_value=0.0)
-    logger.info("%s: %s %g; user position %s -> %s", motor.name, name, position, _number(before), _number(after))
+    if not preflight.is_dry():
+        logger.info("%s: %s %g; user position %s -> %s", motor.name, name, position, _number(before), _number(after))
 
 
 def _part(name: str, motor: Any, part: str) -> MsgGenerator[Any]:
@@ -238,8 +243,9 @@ def go_back(what: str, places: Sequence[tuple[Any, float]]) -> MsgGenerator[None
     here = yield from _positions([motor for motor, _ in pairs])
     differ = [(m, old, new) for (m, new), old in zip(pairs, here, strict=True) if abs(new - old) > SAME_PLACE]
     width = max((len(motor.name) for motor, _, _ in differ), default=0)
-    screen.tell(f"to {what}:" if differ else f"all motors are at {what}")
-    for motor, old, new in differ:
-        screen.tell(f"  {motor.name:<{width}} {_number(old):>10} -> {_number(new)}{_unit(motor)}")
+    if not preflight.is_dry():
+        screen.tell(f"to {what}:" if differ else f"all motors are at {what}")
+        for motor, old, new in differ:
+            screen.tell(f"  {motor.name:<{width}} {_number(old):>10} -> {_number(new)}{_unit(motor)}")
     if differ:
         yield from bps.mv(*(part for motor, _, new in differ for part in (motor, new)))

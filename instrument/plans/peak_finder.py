@@ -10,7 +10,7 @@ from bluesky import plan_stubs as bps
 from bluesky.utils import MsgGenerator
 
 from instrument.config.names import LOGGER_NAME
-from instrument.plans import checks
+from instrument.plans import checks, preflight
 from instrument.plans.checks import plan
 from instrument.plans.lineup import FEWEST_POINTS, Lineup, position_of, scan_peak, signal_of
 
@@ -215,5 +215,6 @@ def repeat_findpeak(
             yield from change_noisy_parameters(calc=calc)
         metadata = {**(md or {}), "iteration": iteration}
         results.append((yield from findpeak_multipass(md=metadata, detector=detector, motor=motor)))
-        logger.info("Finished #%d of %d iterations", iteration, iters)
+        if not preflight.is_dry():
+            logger.info("Finished #%d of %d iterations", iteration, iters)
     return results

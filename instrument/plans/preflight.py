@@ -31,7 +31,8 @@ PER_MOVE, PER_POINT = 0.08, 0.03
 logger = logging.getLogger(LOGGER_NAME)
 
 _dry: ContextVar[DryRun | None] = ContextVar("dry", default=None)  # what runs the plan, if that is run dry
-ENDLESS = 100_000  # points; a plan that has more is taken for one that goes on until Ctrl-C
+ENDLESS = 100_000  # points; a plan that has more, and did not say so, is taken for one that goes on until Ctrl-C
+AT_ONCE = 500  # messages; after as many the engine has its turn, to see Ctrl-C for instance
 NOT_MOVED = "; it was not moved"  # the end of the line that our devices refuse a target with
 
 
@@ -170,7 +171,7 @@ class DryRun:
     Args:
         name: What to call the plan.
         known: What signals and positioners read, as far as it is known; others read as None.
-        points: How many points are expected, for messages.
+        points: How many points are expected.
         ask: Reads what is not known; None: it reads as None.
     """
 
@@ -187,11 +188,13 @@ class DryRun:
         self.steps: list[tuple[str, Any, Any]] = []  # what takes time: ("set", obj, target) ...
         self._known = dict(known or {})
         self._points = points
+        self._before = 0  # points of the plan before those
         self._ask = ask
+        self._answer: Any = None  # to the last message
         self._in_event = False
         self._ready: set[int] = set()
-        self._simulator = RunEngineSimulator()
         self._handlers = {
+            "stage": self._stage,
             "set": self._set,
             "read": self._read,
             "locate": self._read,
@@ -203,19 +206,31 @@ class DryRun:
             "kickoff": self._unknown_time,
             "complete": self._unknown_time,
         }
-        self._simulator.add_handler((*self._handlers, "stage"), self._take)
 
-    def run(self, plan: Any) -> Any:
-        """Run a plan dry; return what it returns.
+    def run(self, plan: Any) -> None:
+        """Run a plan dry, without a pause.
+
+        Raises:
+            UserError: A target is out of limits, or a device can't be used.
+        """
+        for _ in self.walk(plan):
+            pass
+
+    def expect(self, points: int | None, *, endless: bool) -> None:
+        """Be told by the plan how many points follow."""
+        self._points, self._before = points, self.forecast.points
+        self.forecast.endless |= endless
+
+    def walk(self, plan: Any) -> MsgGenerator[None]:
+        """Run a plan dry, with a message now and then that does nothing, so that the engine has its turn.
 
         Raises:
             UserError: A target is out of limits, or a device can't be used.
         """
         iterator = iter(plan)
-        outer = _dry.set(self)
         try:
-            with no_stacks():
-                self._simulator.simulate_plan(iterator)
+            while self._some_of(iterator):
+                yield from bps.sleep(0)
         except _EnoughSeen:
             self.forecast.endless = True
         except UserError:
@@ -228,23 +243,37 @@ class DryRun:
             ) from error
         finally:
             iterator.close()
+
+    def _some_of(self, plan: Any) -> bool:
+        """Take the next messages; False at the end."""
+        outer = _dry.set(self)
+        try:
+            with no_stacks():
+                for _ in range(AT_ONCE):
+                    self._answer = self._take(plan.send(self._answer))
+        except StopIteration:
+            return False
+        finally:
             _dry.reset(outer)
-        return self._simulator.return_value
+        return True
 
     # --- messages
 
     def _take(self, msg: Msg) -> Any:
+        handle = self._handlers.get(msg.command)
+        if handle is None:
+            return None
         if msg.obj is not None and id(msg.obj) not in self._ready:
             self._require(msg.obj)
-        if msg.command == "stage":
-            check = getattr(msg.obj, "check_before_run", None)
-            if callable(check):
-                try:
-                    check()
-                except UserError as error:
-                    raise UserError(f"{self.forecast.name}: {error}; nothing moved") from error
-            return None
-        return self._handlers[msg.command](msg)
+        return handle(msg)
+
+    def _stage(self, msg: Msg) -> None:
+        check = getattr(msg.obj, "check_before_run", None)
+        if callable(check):
+            try:
+                check()
+            except UserError as error:
+                raise UserError(f"{self.forecast.name}: {error}; nothing moved") from error
 
     def _require(self, obj: Any) -> None:
         """See once that a device is there."""
@@ -260,7 +289,7 @@ class DryRun:
             try:
                 check(target)
             except Exception as error:
-                point = self.forecast.points + 1
+                point = self.forecast.points - self._before + 1
                 of = f" of {self._points}" if self._points else ""
                 where = f"point {point}{of}: " if self._points else ""
                 reason = str(error).removesuffix(NOT_MOVED) or f"{obj.name} refuses {target!r}"
@@ -306,7 +335,7 @@ class DryRun:
     def _save(self, _msg: Msg) -> None:
         self._in_event = False
         self.forecast.points += 1
-        if self.forecast.points >= ENDLESS:
+        if self.forecast.points > self._before + max(ENDLESS, self._points or 0):
             raise _EnoughSeen
         self.steps.append(("save", None, None))
 
@@ -358,7 +387,7 @@ def forecast(
     Args:
         name: What to call it.
         make: Makes the plan.
-        points: How many points it has, for messages.
+        points: How many points it has.
         known: Signals and motors that it reads, to be read before.
 
     Raises:
@@ -368,7 +397,7 @@ def forecast(
     for obj in known:
         values[obj] = yield from bps.rd(obj, default_value=0.0)
     dry = DryRun(name, values, points)
-    dry.run(make())
+    yield from dry.walk(make())
     motors = {}
     for motor in dry.moved:
         motors[motor] = yield from kinematics(motor)
@@ -390,10 +419,10 @@ def announced(
 ) -> MsgGenerator[None]:
     """Tell in one line what a plan is about to do; refuse it in one line if it can't. See `forecast`."""
     if (outer := _dry.get()) is not None:
-        outer.forecast.endless |= endless
+        outer.expect(points, endless=endless)
         return
     found = yield from forecast(name, make, points=points, known=known)
-    found.endless = endless
+    found.endless |= endless
     logger.info("%s", found.line())
 
 

@@ -1,6 +1,7 @@
 """Plans only yield, check what they are given before anything moves, and find the peak."""
 
 import inspect
+import itertools
 import logging
 import math
 import re
@@ -16,6 +17,7 @@ from instrument import plans
 from instrument.config.errors import UserError
 from instrument.config.names import LOGGER_NAME
 from instrument.framework.snapshots import Entry, Snapshot
+from instrument.plans import preflight
 from instrument.plans.defaults import with_devices
 from instrument.plans.peak_finder import CENTER_RANGE, WIDTH_RANGE
 from tests.plans.spy import DirectCallError
@@ -98,6 +100,16 @@ def test_plans_can_be_run_dry(bench, name, capsys):
     bench.guard.armed = False
     summarize_plan(CALLS[name](bench))
     assert "m1 -> " in capsys.readouterr().out or name in STILL
+
+
+# Those are dry unless told otherwise, and tell in a table what they would set.
+@pytest.mark.parametrize("name", sorted(set(plans.__all__) - {"snapshot_restore", "snapshot_undo"}))
+def test_what_a_plan_would_do_is_told_in_one_line_and_nothing_as_if_it_had_happened(bench, name, capsys, caplog):
+    bench.guard.armed = False
+    with caplog.at_level(logging.INFO, LOGGER_NAME):
+        forecast = preflight.asked(name, CALLS[name](bench))
+    assert (capsys.readouterr().out, caplog.messages) == ("", [])
+    assert forecast.line().startswith(f"{name}: ")
 
 
 @pytest.mark.parametrize(
@@ -373,6 +385,26 @@ def test_a_scan_is_run_dry_before_anything_moves(bench, caplog):
     with caplog.at_level(logging.INFO, LOGGER_NAME):
         bench.run(plans.ascan(bench.motor, -1, 0.5, 4, 0.1, detectors=[bench.scaler]))
     assert re.match(r"ascan: 5 points of counts, m1 -1 to 0\.5, about \S+ s", caplog.messages[-1])
+
+
+def test_a_scan_of_many_points_is_run_dry_to_its_end_and_the_engine_has_its_turn_meanwhile(bench, monkeypatch, caplog):
+    monkeypatch.setattr(preflight, "ENDLESS", 20)  # more points are many
+    mesh = (bench.motor, 0, 1, 9, bench.motor2, 0, 1, 9)
+    with caplog.at_level(logging.INFO, LOGGER_NAME):
+        bench.run(plans.mesh(*mesh, detectors=[bench.scaler]))
+    assert re.match(r"mesh: 100 points of counts, m2 0 to 1, m1 0 to 1, about \S+ min", caplog.messages[-1])
+    before_the_first_move = itertools.takewhile(lambda message: message.command != "set", bench.messages)
+    turns = [message for message in before_the_first_move if message.command == "sleep"]
+    assert len(turns) >= 1
+    assert {message.args for message in turns} == {(0,)}
+    assert preflight.asked("mesh", plans.mesh(*mesh, detectors=[bench.scaler])).points == 100
+
+    def forever():
+        yield from bps.open_run()
+        while True:
+            yield from bps.trigger_and_read([bench.noisy])
+
+    assert preflight.asked("forever", forever()).endless
 
 
 @pytest.mark.parametrize(

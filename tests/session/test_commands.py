@@ -385,7 +385,7 @@ def test_estimate_and_summarize_move_nothing(session):
     ]
     assert session.shows("estimate(timescan(1))") == "Out: timescan: points until Ctrl-C of scaler1 noisy"
     assert session.shows("estimate(ascan(m1, 0, 4e4, 2, 1))") == (
-        "ascan: m1: 40000 degrees is outside of its limits -32000 to 32000 degrees; nothing moved"
+        "ascan: point 3 of 3: m1: 40000 degrees is outside of its limits -32000 to 32000 degrees; nothing moved"
     )
     assert session.shows("estimate(3)").startswith("estimate needs a plan, as in estimate(ascan(")
     assert (session.pv("gp:m1.VAL"), session.scan_id) == before
