@@ -139,7 +139,7 @@ def _shown(words: list[str], lines: str, directory: Path, environment: dict[str,
 
 # --- writing what is shown into a page -------------------------------------------------------------------------------
 
-_DIFFERS = (
+DIFFERS = (
     (r"\x1b\[[0-9;]*m", ""),
     (r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]{22}\b", "..."),
     (r"'[0-9a-f]{8}'", "'...'"),
@@ -164,7 +164,7 @@ _MOST = 9  # lines shown
 
 def masked(text: str) -> str:
     """What is shown, with `...` for what differs from time to time, and the middle of what is long left out."""
-    for pattern, instead in _DIFFERS:
+    for pattern, instead in DIFFERS:
         text = re.sub(pattern, instead, text)
     lines = [line.rstrip() for line in text.splitlines() if line.strip()]
     if len(lines) > _MOST:

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from instrument.config import documents, loader
-from tests.docs.pages import DOCS, run, steps
+from tests.docs.pages import DIFFERS, DOCS, run, steps
 from tests.faults.session import write_config
 from tests.terminal import ROOT
 from tests.test_notebooks import executed, shown
@@ -56,6 +56,19 @@ def test_what_a_page_tells_to_type_shows_what_it_says(names, tmp_path):
     shutil.copytree(DOCS / "code", tmp_path, dirs_exist_ok=True)
     typed = run(pages, tmp_path, seeded(tmp_path) if needs_seed(pages) else None)
     assert len(typed) > 3
+    wrong = "\n".join(str(one) for one in typed if not one.agrees)
+    assert not wrong, wrong
+
+
+def test_the_session_of_the_readme_is_as_shown(tmp_path):
+    """But for numbers, times and uids, which are of another session."""
+    (shown,) = re.findall(r"(?ms)^```ipython\n(.*?)^```$", (ROOT / "README.md").read_text())
+    for differs, instead in ((r"(?m)^In .\d+.: ", ">>> "), *DIFFERS):
+        shown = re.sub(differs, instead, shown)
+    page = tmp_path / "readme.md"
+    page.write_text(f"```pycon\n{shown}```\n")
+    typed = run([page], tmp_path, seeded(tmp_path))
+    assert len(typed) == 5
     wrong = "\n".join(str(one) for one in typed if not one.agrees)
     assert not wrong, wrong
 

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import ast
 import re
+from doctest import ELLIPSIS, OutputChecker
 
 import pytest
+
+from tests.terminal import ROOT
 
 from .printout import TABLE, TIME, WIDTH, Difference, Mask, assert_same
 
@@ -72,6 +75,14 @@ def test_start_prints_what_the_reference_shows(session):
     masks = [CLOCK, DIRECTORY, SPEC_FILE, took]
     startup = session.startup.replace("25 devices, 1 connecting: adsimdet;", "25 devices;")  # nobody waits for it
     assert_same(startup, START + START_GOES_ON, masks, START_DIFFERENCES)
+
+
+def test_the_readme_shows_a_start_as_it_is(session):
+    """What it leaves out is marked `...`; times and the directory are somebody else's."""
+    (block,) = re.findall(r"(?ms)^\$ make session\n(.*?)^```$", (ROOT / "README.md").read_text())
+    varies = r"\w{3}-\d\d:\d\d:\d\d|/\S+\.dat|\d+\.\d s|, 1 connecting: adsimdet"
+    shown, started = (re.sub(varies, "<it>", text).split() for text in (block, session.startup))
+    assert OutputChecker().check_output(f"{' '.join(shown)}\n", f"{' '.join(started)}\n", ELLIPSIS), session.startup
 
 
 # --- adsimdet
