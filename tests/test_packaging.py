@@ -4,12 +4,16 @@ import ast
 import importlib.metadata
 import itertools
 import re
+import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
 import yaml
+
+from tests.terminal import clean_environment
 
 ROOT = Path(__file__).parent.parent
 CONDA_NAMES = {"msgpack-python": "msgpack"}  # conda-forge's name: PyPI's name
@@ -87,3 +91,57 @@ def test_environment_yml_is_the_conda_view_of_pyproject(project):
         **dict(map(split, project["dependencies"])),
         **dict([split(f"python{project['requires-python']}")]),
     }
+
+
+def test_a_second_set_up_has_nothing_to_do():
+    assert subprocess.run(["make", "-q", ".venv/.installed"], cwd=ROOT, check=False).returncode == 0
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory) -> Path:
+    """What `pip install .` puts into site-packages."""
+    directory = tmp_path_factory.mktemp("wheel")
+    words = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        directory,
+        ROOT,
+    ]
+    subprocess.run([sys.executable, *words], check=True)
+    (wheel,) = directory.glob("*.whl")
+    with zipfile.ZipFile(wheel) as file:
+        file.extractall(directory / "site")
+    return directory / "site"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("instrument.cli check", r"25 devices, no mistakes"),
+        ("instrument.cli new 45-ID", r"made 45-ID: README.md, devices.yml"),
+        ("virtual_beamline list", r"(?m)^gp:m1 +motor"),
+        ("instrument.snapshot_cli --help", r"usage: bluesky_snapshot"),
+    ],
+)
+def test_what_is_installed_has_all_that_its_commands_need(installed, tmp_path, words, told):
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", *words.split()],
+        cwd=tmp_path,
+        env=clean_environment(tmp_path, PYTHONPATH=str(installed)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(told, done.stdout), done.stdout
+
+
+def test_databrokers_configuration_is_installed(installed):
+    """Beside the package, where sessions look for it."""
+    assert (installed / "instrument" / "bluesky_class.yml").read_text() == (ROOT / "bluesky_class.yml").read_text()
