@@ -22,6 +22,7 @@ import msgpack
 import numpy as np
 from bluesky_tiled_plugins.writing.tiled_writer import RunNormalizer
 from fastapi import APIRouter, Depends, HTTPException, Request, Security
+from jsonschema import ValidationError
 from sqlalchemy import insert, select
 from sqlalchemy.exc import IntegrityError
 from tiled.catalog import adapter as tiled_catalog
@@ -50,6 +51,7 @@ async def post_run(
     _: Annotated[Any, Security(check_scopes, scopes=SCOPES)],
 ) -> dict[str, Any]:
     """Take a whole run; one that is there already is left alone, a part of one is replaced."""
+    _check_key(catalog)
     body = await request.body()
     run = await anyio.to_thread.run_sync(_lay_out, body)
     async with tree.context.engine.connect() as connection:
@@ -174,7 +176,24 @@ def _lay_out(body: bytes) -> "Draft":
         raise HTTPException(400, f"this is no run: {error}") from error
     if not documents or documents[0][0] != "start" or documents[-1][0] != "stop":
         raise HTTPException(400, "this is no whole run: it has no start document, or no stop document")
-    return _draft(documents)
+    try:
+        run = _draft(documents)
+    except ValidationError as error:
+        raise HTTPException(400, f"this is no run: {error.message}") from error
+    _check_keys(run)
+    return run
+
+
+def _check_keys(draft: "Draft") -> None:
+    _check_key(draft.key)
+    for child in draft.children:
+        _check_keys(child)
+
+
+def _check_key(key: Any) -> None:
+    """Keys (the uid, names of streams and of arrays) become names of directories, in which is written and removed."""
+    if not isinstance(key, str) or key in {"", ".", ".."} or set(key) & set("/\\\0"):
+        raise HTTPException(400, f"{key!r} is no key: it needs a text without / and \\, neither . nor ..")
 
 
 def _draft(documents: Sequence[tuple[str, Document]]) -> "Draft":

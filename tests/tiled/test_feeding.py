@@ -1,10 +1,12 @@
 """Runs into Tiled and out again: every kind, while they grow, exactly once."""
 
 import contextlib
+import copy
 import io
 import sqlite3
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ import pytest
 from PIL import Image
 
 from instrument import tiled_client
-from instrument.framework.runfiles import DataDirectory, RunFile
+from instrument.framework.runfiles import DataDirectory, RunFile, make_packer
 from instrument.tiled.connection import Server as Connection
 from instrument.tiled.writing import TiledConsumer
 from tests.terminal import ROOT, clean_environment
@@ -172,6 +174,33 @@ def test_a_run_that_is_sent_whole_lies_there_as_one_that_was_fed_while_it_went_o
         assert one.data(timestamps=True).equals(other.data(timestamps=True))
         for name, array in one.arrays().items():
             np.testing.assert_array_equal(array[...], other.arrays()[name][...])
+
+
+@pytest.mark.parametrize("server", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("place", ["uid", "stream", "array"])
+@pytest.mark.parametrize("way", ["absolute", "upwards", ".."])
+def test_a_run_whose_names_lead_out_of_the_servers_directory_is_refused(server, filled, tmp_path, place, way):
+    (path,) = filled.data.runs.glob(f"*/*/{filled.uids['values']}.msgpack")
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    name = {"absolute": str(victim), "upwards": "../" * 20 + str(victim).lstrip("/"), "..": ".."}[way]
+    documents = copy.deepcopy(list(RunFile(path)))
+    documents[0][1]["uid"] = f"bad-{place}-{len(name)}"
+    for kind, document in documents:
+        if kind == "descriptor" and place == "array":
+            document["data_keys"][name] = document["data_keys"].pop("many")
+        elif kind == "descriptor" and place == "stream":
+            document["name"] = name
+        elif kind == "event" and place == "array":
+            for part in ("data", "timestamps"):
+                document[part][name] = document[part].pop("many")
+        if kind == "start" and place == "uid":
+            document["uid"] = name
+    body = zlib.compress(b"".join(map(make_packer(), documents)))
+    answer = server.request("POST", "runs/class_2021_03", server.write_key, data=body)
+    assert victim.exists()
+    assert answer.status_code == 400
+    assert ("this is no run" if place == "array" else "is no key") in answer.json()["detail"]
 
 
 # -- while a run goes on ---------------------------------------------------------------------------------------------
