@@ -101,19 +101,8 @@ def test_a_second_set_up_has_nothing_to_do():
 def installed(tmp_path_factory) -> Path:
     """What `pip install .` puts into site-packages."""
     directory = tmp_path_factory.mktemp("wheel")
-    words = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--quiet",
-        "--no-deps",
-        "--no-build-isolation",
-        "-w",
-        directory,
-        ROOT,
-    ]
-    subprocess.run([sys.executable, *words], check=True)
+    words = f"-m pip wheel --quiet --no-deps --no-build-isolation -w {directory} {ROOT}"
+    subprocess.run([sys.executable, *words.split()], check=True)
     (wheel,) = directory.glob("*.whl")
     with zipfile.ZipFile(wheel) as file:
         file.extractall(directory / "site")
