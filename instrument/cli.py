@@ -307,13 +307,8 @@ def _export(options: argparse.Namespace) -> int:
     roots = ImageRoots(config.root_map, data.root)
     exporter = export.Exporter(config.nexus, options.format, force=options.force, root_map=roots)
 
-    def progress(items: Sequence) -> Any:
-        from tqdm import tqdm
-
-        return tqdm(items, unit="run", disable=None)  # nothing is shown where there is no terminal
-
     try:
-        done = export.export([export.of_journal(row) for row in rows], options.to, exporter, progress)
+        done = export.export([export.of_journal(row) for row in rows], options.to, exporter, export.progress_bar)
     except KeyboardInterrupt:
         print("interrupted: what is written is complete, and the same command goes on", file=sys.stderr)
         return 130

@@ -230,6 +230,14 @@ def export(
     return done
 
 
+def progress_bar(items: Sequence[Any]) -> Iterable[Any]:
+    """The items, with a bar on the terminal if they are several; for `export`."""
+    from tqdm import tqdm
+
+    # None: nothing is shown where there is no terminal.
+    return tqdm(items, unit="run", disable=None if len(items) > 1 else True)
+
+
 def _number(start: Mapping[str, Any]) -> str:
     number = start.get("scan_id")
     return f"{number:05d}-{start['uid'][:7]}" if isinstance(number, int) else start["uid"][:7]

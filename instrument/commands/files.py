@@ -72,7 +72,7 @@ class FileCommands:
         config = self._session.config
         roots = ImageRoots(config.root_map, self._session.data_directory)
         exporter = export.Exporter(config.nexus, export.format_of(path, format), force=force, root_map=roots)
-        done = export.export(wanted, path, exporter)
+        done = export.export(wanted, path, exporter, export.progress_bar)
         if done.failures:
             raise UserError("; ".join(done.failures))
         paths = exporter.paths(wanted, path)

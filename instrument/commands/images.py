@@ -38,6 +38,7 @@ class ImageCommands:
         *,
         frame: int = 0,
         stream: str = "primary",
+        detector: Any = None,
         log: bool = False,
         low: float | None = None,
         high: float | None = None,
@@ -53,6 +54,7 @@ class ImageCommands:
             point: Which point of the run, from 0.
             frame: Which of the point's frames, from 0.
             stream: Which stream of the run.
+            detector: Whose image, if several of them have some: the device or its name.
             log: Logarithmic colors and profiles.
             low: Counts of the darkest color; the smallest pixel if not given.
             high: Counts of the brightest one; the largest pixel if not given.
@@ -62,13 +64,13 @@ class ImageCommands:
         Raises:
             UserError: There is no such image, its file is missing, or the picture can't be written.
         """
-        found, image, point, frame = self._image(run, point, frame, stream)
+        found, image, point, frame = self._image(run, point, frame, stream, detector)
         start = found.metadata["start"]
         title = f"scan {start.get('scan_id')}, {start.get('plan_name')}, {stream}, point {point}"
         if frame:
             title = f"{title}, frame {frame}"
         if corrected:
-            image, title = self._corrected(found, image), f"{title}, corrected"
+            image, title = self._corrected(found, image, detector), f"{title}, corrected"
         pyplot = self._session.importer.need("matplotlib.pyplot")
         figure = pyplot.figure(num="image", clear=True, figsize=(8, 7), layout="constrained")
         _draw(figure, image, title, log, low, high)
@@ -97,7 +99,9 @@ class ImageCommands:
         if "inline" in backend:
             pyplot.close(figure)
 
-    def image_peak(self, run: Any = -1, point: int = 0, *, frame: int = 0, stream: str = "primary") -> ImagePeak:
+    def image_peak(
+        self, run: Any = -1, point: int = 0, *, frame: int = 0, stream: str = "primary", detector: Any = None
+    ) -> ImagePeak:
         """Measure the peak of an image: centroid and FWHM as (x, y) in pixels, total in counts.
 
         Args:
@@ -105,23 +109,24 @@ class ImageCommands:
             point: Which point of the run, from 0.
             frame: Which of the point's frames, from 0.
             stream: Which stream of the run.
+            detector: Whose image, if several of them have some: the device or its name.
 
         Raises:
             UserError: There is no such image, its file is missing, or there is no peak in it.
         """
         from instrument.framework import pictures
 
-        found, image, *_ = self._image(run, point, frame, stream)
+        found, image, *_ = self._image(run, point, frame, stream, detector)
         try:
             return pictures.image_peak(image)
         except ValueError as error:
             raise UserError(f"scan {found.metadata['start'].get('scan_id')}, point {point}: {error}") from error
 
-    def _image(self, run: Any, point: int, frame: int, stream: str) -> tuple[Any, Image, int, int]:
+    def _image(self, run: Any, point: int, frame: int, stream: str, detector: Any) -> tuple[Any, Image, int, int]:
         """The run, an image of it, and which it is, counted from 0 also where -1 was asked for."""
         from instrument.framework import pictures
 
-        found, column = self._frames(run, stream)
+        found, column = self._frames(run, stream, detector)
         label = f"scan {found.metadata['start'].get('scan_id')}"
         for name, number, count in (("point", point, column.shape[0]), ("frame", frame, column.shape[1])):
             if not -count <= number < count:
@@ -132,7 +137,7 @@ class ImageCommands:
             raise UserError(f"{label}, point {point}: the image can't be read ({error})") from error
         return found, image, point % column.shape[0], frame % column.shape[1]
 
-    def _frames(self, run: Any, stream: str) -> tuple[Any, Any]:
+    def _frames(self, run: Any, stream: str, detector: Any) -> tuple[Any, Any]:
         """The run, and its images as an array of dask of shape (point, frame, y, x)."""
         found = self._session.cat[run] if isinstance(run, int | str) else run
         label = f"scan {found.metadata['start'].get('scan_id')}"
@@ -142,14 +147,20 @@ class ImageCommands:
         names = [name for name, column in dataset.data_vars.items() if column.ndim >= 4]
         if not names:
             raise UserError(f"{label} has no images in its stream {stream!r}")
-        return found, dataset[names[0]]
+        wanted = getattr(detector, "name", detector)
+        chosen = [name for name in names if wanted is None or name == wanted or name.startswith(f"{wanted}_")]
+        if len(chosen) != 1:
+            choices = ", ".join(repr(name.removesuffix("_image")) for name in names)
+            what = "has images of several detectors" if wanted is None else f"has no images of a detector {wanted!r}"
+            raise UserError(f"{label} {what}: choose one with detector=, of {choices}")
+        return found, dataset[chosen[0]]
 
-    def _corrected(self, run: Any, image: Image) -> Image:
+    def _corrected(self, run: Any, image: Image, detector: Any) -> Image:
         from instrument.framework import pictures
 
         means = []
         for stream in ("dark", "flat"):
-            _, column = self._frames(run, stream)
+            _, column = self._frames(run, stream, detector)
             means.append(column.mean(axis=(0, 1)).values)
         return pictures.corrected(image, *means)
 

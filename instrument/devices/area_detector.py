@@ -35,6 +35,7 @@ from ophyd.areadetector import plugins as ophyd_plugins
 from ophyd.areadetector.base import ADComponent, DDC_EpicsSignalRO, EpicsSignalWithRBV
 from ophyd.areadetector.cam import CamBase, SimDetectorCam
 from ophyd.areadetector.detectors import DetectorBase
+from ophyd.areadetector.filestore_mixins import FileStoreBase
 from ophyd.device import Component, Staged, do_not_wait_for_lazy_connection
 from ophyd.status import DeviceStatus, Status
 from ophyd.utils import RedundantStaging
@@ -127,6 +128,8 @@ PLUGINS: Mapping[str, tuple[str, type[Device]]] = {
     "cc1": ("CC1:", ophyd_plugins.ColorConvPlugin_V34),
     "over1": ("Over1:", ophyd_plugins.OverlayPlugin_V34),
     "attr1": ("Attr1:", ophyd_plugins.AttributePlugin_V34),
+    "tiff1": ("TIFF1:", ophyd_plugins.TIFFPlugin_V34),
+    "jpeg1": ("JPEG1:", ophyd_plugins.JPEGPlugin_V34),
 }
 VIEWERS = (ophyd_plugins.ImagePlugin, ophyd_plugins.PvaPlugin)  # for people who look on; a run does not wait for them
 
@@ -190,6 +193,7 @@ class AreaDetector(DetectorBase):
         wanted = names or self._recorded
         for name in wanted:
             _check_plugin(name, self.plugin_names, self.name)
+            _check_recorded(name, getattr(type(self), name).cls, self.name)
         self.read_attrs = list(wanted)
 
     @property
@@ -252,7 +256,7 @@ class AreaDetector(DetectorBase):
         """
         for plugin in self._pipeline():
             if isinstance(plugin, HDF5Writer):
-                plugin.check()
+                plugin.check(self.frames_per_trigger or int(self.cam.num_images.get()))
 
     def stage(self) -> list[Any]:
         """Prepare for a run: settings, pipeline, file.
@@ -557,6 +561,7 @@ def area_detector(
         members[plugin] = Component(plugin_class, suffix, **keywords)
     for plugin in record:
         _check_plugin(plugin, tuple(chosen), name)
+        _check_recorded(plugin, members[plugin].cls, name)
     made = type(class_name, (AreaDetector,), members)(
         prefix, name=name, labels=set(labels), frames_per_trigger=frames_per_trigger
     )
@@ -585,3 +590,12 @@ def _check_plugin(name: str, names: Collection[str], device: str) -> None:
         near = nearest(name, names)
         hint = f"did you mean {near!r}?" if near else f"it has {', '.join(names)}"
         raise UserError(f"{device} has no plugin {name!r}; {hint}")
+
+
+def _check_recorded(name: str, cls: type[Any], device: str) -> None:
+    """Refuse file writers other than HDF5Writer, of whose files no document would tell."""
+    if issubclass(cls, ophyd_plugins.FilePlugin | FileStoreBase) and not issubclass(cls, HDF5Writer):
+        raise UserError(
+            f"{device}: a run can't keep the files of {name!r} ({cls.__name__}), only those of an HDF5 plugin: record "
+            "hdf1 instead, or give the plugin the class instrument.devices.image_files.HDF5Writer"
+        )

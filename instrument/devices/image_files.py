@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import shutil
 import time
 import uuid
@@ -16,7 +17,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ophyd.areadetector.base import ADComponent, EpicsSignalWithRBV
 from ophyd.areadetector.filestore_mixins import resource_factory
@@ -25,6 +26,9 @@ from ophyd.areadetector.plugins import HDF5Plugin_V34
 from instrument.config.errors import UserError
 from instrument.config.names import LOGGER_NAME
 from instrument.devices import staging
+
+if TYPE_CHECKING:
+    import numpy as np
 
 logger = logging.getLogger(LOGGER_NAME)
 
@@ -183,8 +187,11 @@ class HDF5Writer(HDF5Plugin_V34):
                 f"now: a run has the same number at each point"
             )
 
-    def check(self) -> None:
+    def check(self, frames_per_point: int) -> None:
         """Refuse what `open` would refuse, as far as that can be told without changing anything.
+
+        Args:
+            frames_per_point: How many frames each point of the run will have.
 
         Raises:
             ImageFileError: The directory is not there, it is full, or a file of that name is.
@@ -203,7 +210,7 @@ class HDF5Writer(HDF5Plugin_V34):
         # The IOC makes some of the directories.
         there = next((path for path in (read_directory, *read_directory.parents) if path.is_dir()), None)
         if there is not None:
-            self._check_space(there)
+            self._check_space(there, frames_per_point)
 
     def open(self, frames_per_point: int) -> None:
         """Settle the file of a run, check it, and begin to capture.
@@ -221,7 +228,7 @@ class HDF5Writer(HDF5Plugin_V34):
         read_directory = self._read_path_of(directory, now)
         path = read_directory / _file_name(template, name, number)
         self._check_free(path, name, number)
-        self._check_space(read_directory)
+        self._check_space(read_directory, frames_per_point)
         self.capture.put(1)
         self._wait_for_capture(directory)
         self._captures = True
@@ -299,16 +306,20 @@ class HDF5Writer(HDF5Plugin_V34):
             f".put(...){free}"
         )
 
-    def _check_space(self, directory: Path) -> None:
+    def _check_space(self, directory: Path, frames: int) -> None:
+        """A run needs room for one point at least."""
         if not directory.is_dir():
             raise ImageFileError(
                 f"{self._device}: this session sees no directory {directory}, where it would read what the IOC writes: "
                 "see read_path in devices.yml"
             )
         free = shutil.disk_usage(directory).free
-        needed = int(self.width.get()) * max(1, int(self.height.get()))
+        needed = frames * math.prod(self._sizes()) * _dtype(str(self.data_type.get())).itemsize
         if free < needed:
-            raise ImageFileError(f"{self._device}: {directory} is full ({free >> 10} kB free): make room")
+            raise ImageFileError(
+                f"{self._device}: {directory} is full ({free >> 10} kB free, a point takes {needed >> 10} kB): "
+                "make room"
+            )
 
     def _wait_for_capture(self, directory: str) -> None:
         end = time.monotonic() + staging.CONFIRMED_WITHIN
@@ -407,21 +418,24 @@ class HDF5Writer(HDF5Plugin_V34):
         return OrderedDict({**super().describe(), **{key: self._data_key() for key in self._readings}})
 
     def _data_key(self) -> dict[str, Any]:
-        # areaDetector's first dimension is numpy's last.
-        sizes = [int(size.get()) for size in (self.depth, self.height, self.width)]
         return {
             "source": f"PV:{self.root.prefix}",
             "dtype": "array",
-            "dtype_numpy": _dtype(str(self.data_type.get())),
-            "shape": [self._frames_per_point, *(size for size in sizes if size)],
+            "dtype_numpy": _dtype(str(self.data_type.get())).str,
+            "shape": [self._frames_per_point, *self._sizes()],
             "external": "FILESTORE:",
         }
 
+    def _sizes(self) -> list[int]:
+        """The shape of a frame: areaDetector's first dimension is numpy's last."""
+        sizes = [int(size.get()) for size in (self.depth, self.height, self.width)]
+        return [size for size in sizes if size]
 
-def _dtype(data_type: str) -> str:
+
+def _dtype(data_type: str) -> np.dtype[Any]:
     import numpy as np
 
-    return np.dtype(data_type.lower()).str
+    return np.dtype(data_type.lower())
 
 
 def _absolute(path: str, directory: Path) -> str:

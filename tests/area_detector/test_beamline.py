@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 
+import psutil
+
 from tests.virtual_beamline.conftest import wait_for
 from virtual_beamline import supervisor
 from virtual_beamline.client import read_text
@@ -138,3 +140,21 @@ def test_start_list_and_run_know_both_and_can_do_without(tmp_path):
     (found,) = [each for each in supervisor.running() if each.id == beamline_id]
     assert found.area_detector is None
     found.stop()
+
+
+def test_it_serves_on_loopback_and_on_the_ports_of_its_lease_only(area_detector):
+    first = area_detector.environment.ca_address[1]  # of `gp:`
+    ca, pva, images = range(first + 4, first + 7)
+
+    def sockets():
+        return psutil.Process(area_detector.pid).net_connections("inet")
+
+    def listening():
+        return {s.laddr for s in sockets() if s.status == psutil.CONN_LISTEN}
+
+    wait_for(lambda: len(listening()) > 2, what="the server of the images")  # which starts behind
+    assert listening() == {("127.0.0.1", ca), ("127.0.0.1", pva), ("127.0.0.1", images)}
+    # 224.0.0.128 is pvAccess's multicast on the loopback interface. p4p's server of the images hears searches from
+    # everywhere, which no setting changes, and answers those that were sent to 127.0.0.1.
+    searched = {s.laddr.ip for s in sockets() if s.laddr.port in {ca, pva}}
+    assert searched == {"127.0.0.1", "224.0.0.128"}

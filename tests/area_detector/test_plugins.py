@@ -6,6 +6,8 @@ import pytest
 
 from tests.virtual_beamline.conftest import wait_for
 from virtual_beamline.area_detector.ndarray import DATA_TYPES
+from virtual_beamline.area_detector.port import Detector
+from virtual_beamline.area_detector.pva import Pva
 
 XML = """<Attributes>
   <Attribute name="Exposure" type="PARAM" source="AcquireTime" description="s per frame"/>
@@ -156,6 +158,14 @@ def test_attributes_of_an_xml_file_travel_with_the_frames_into_the_file(ad, imag
         with h5py.File(ad.text("HDF1:FullFileName_RBV")) as written:  # none of them has an attribute
             assert {"A", "Gain"}.isdisjoint(written["entry/instrument/NDAttributes"])
         assert ad.text("cam1:NDAttributesStatus") == status
+
+
+def test_frames_that_cannot_be_served_over_pvaccess_have_no_name():
+    detector = Detector("ad:")
+    viewer = Pva(detector, "Pva1:", "PVA1", "SIM1", ("203.0.113.1", 0))  # an address for documentation: no machine's
+    viewer.started()
+    viewer.write("EnableCallbacks", 1)  # it starts at once
+    wait_for(lambda: viewer["PvName"] == "", timeout=30)
 
 
 @pytest.mark.parametrize("data_type", DATA_TYPES)

@@ -1,4 +1,4 @@
-"""Ten minutes of continuous acquisition into all plugins: the IOC's memory does not grow. Only in ``make soak``."""
+"""Ten minutes of acquisition into viewers and file writers: the IOC's memory does not grow. Only in ``make soak``."""
 
 import os
 import statistics

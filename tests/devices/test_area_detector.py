@@ -233,9 +233,18 @@ def test_a_dry_run_tells_of_the_files_and_changes_nothing(adsimdet, engine, docu
     adsimdet.hdf1.file_name.put("")
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage._replace(free=4096))
-    told("is full (4 kB free): make room")
+    told("is full (4 kB free, a point takes 1024 kB): make room")
     adsimdet.hdf1.file_path.put("")
-    told("is full (4 kB free): make room")  # the directory of the day, which is made at a run's start
+    adsimdet.frames_per_trigger = 3
+    adsimdet.cam.data_type.set("UInt16").wait(DEADLINE)
+    try:
+        wait_until(lambda: str(adsimdet.hdf1.data_type.get()) == "UInt16", "the plugin expects UInt16")
+        told(
+            "is full (4 kB free, a point takes 6144 kB): make room"
+        )  # in the directory of the day, made at a run's start
+    finally:
+        adsimdet.cam.data_type.set("UInt8").wait(DEADLINE)
+        wait_until(lambda: str(adsimdet.hdf1.data_type.get()) == "UInt8", "the plugin expects UInt8")
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -1.0])
@@ -296,6 +305,15 @@ def test_a_misspelt_plugin_or_camera_is_told_with_the_nearest_match():
         area_detector_of(plugins=["hfd1"])
     with pytest.raises(UserError, match="adsimdet has no plugin 'stat1'"):
         area_detector_of(plugins=["hdf1"], record=["stat1"])
+
+
+def test_a_file_writer_whose_files_no_document_would_tell_of_is_refused():
+    with pytest.raises(UserError, match=r"can't keep the files of 'tiff1' .TIFFPlugin_V34.*: record hdf1 instead"):
+        area_detector_of(plugins=["hdf1", "tiff1"], record=["tiff1"])
+    made = area_detector_of(plugins=["hdf1", "jpeg1"])
+    with pytest.raises(UserError, match="can't keep the files of 'jpeg1'"):
+        made.select_plugins("jpeg1")
+    assert made.read_attrs == ["hdf1"]
 
 
 def test_a_point_that_is_taken_again_while_its_exposure_goes_on_has_frames_of_its_own(adsimdet, engine):

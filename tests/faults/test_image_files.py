@@ -77,7 +77,7 @@ def test_a_disk_that_gets_full(session, disks):
     assert "3 points of this run are in" in line
     assert value(session, "cat[-1].primary.read()['adsimdet_image'].values.shape") == (3, 1, 1024, 1024)
     line = one_line(session.run("RE(bp.count([adsimdet], num=20))"))
-    assert line == f"adsimdet: {session.directory}/small is full (0 kB free): make room"
+    assert line == f"adsimdet: {session.directory}/small is full (0 kB free, a point takes 1024 kB): make room"
     check_next_run(session)
 
 

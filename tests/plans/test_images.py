@@ -68,6 +68,20 @@ def test_the_peak_of_an_image_is_where_the_camera_has_it(session):
     assert kept == pytest.approx((float(found[1]), float(found[2])), abs=0.05)
 
 
+def test_of_several_detectors_one_is_chosen_by_its_name(session):
+    # Two cameras at two places would need two IOCs: the other one's frames are the first one's, mirrored.
+    session.run("both = cat[1].primary.to_dask(); both = both.assign(other_image=both.adsimdet_image[..., ::-1])")
+    session.run("two = type('Run', (dict,), {'metadata': cat[1].metadata})()")
+    session.run("two['primary'] = type('Stream', (), {'to_dask': lambda self: both})()")
+    choices = "choose one with detector=, of 'adsimdet', 'other'"
+    assert one_line(session.run("show_image(two)")) == f"scan 1 has images of several detectors: {choices}"
+    line = one_line(session.run("image_peak(two, detector='m1')"))
+    assert line == f"scan 1 has no images of a detector 'm1': {choices}"
+    x, _ = numbers(session, "image_peak(two, detector=adsimdet).centroid")
+    mirrored, _ = numbers(session, "image_peak(two, detector='other').centroid")
+    assert x + mirrored == pytest.approx(1023, abs=0.1)
+
+
 def test_show_image_saves_a_picture_where_there_is_no_screen(session):
     name = one_line(session.run("show_image(1, point=2)")).removeprefix("image saved as ")
     assert name == "image-1-2.png"
@@ -188,7 +202,8 @@ def test_a_missing_file_is_one_line_that_names_it_until_it_is_back(session):
 def test_nexus_file_of_images_is_valid_and_shows_the_image(session):
     import punx.validate
 
-    session.run("export(1, 'images.hdf')")
+    assert "%|" not in session.run("export(1, 'images.hdf')")
+    assert "| 2/2 " in session.run("export([1, 2], 'several.csv')")
     path = session.directory / "images.hdf"
     with h5py.File(path) as file:
         data = file["entry/data"]

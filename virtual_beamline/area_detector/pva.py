@@ -95,6 +95,7 @@ class Pva(Plugin):
             )
         except RuntimeError as error:
             logger.error("%s is not served: %s", self["PvName"], error)
+            self.set(PvName="")
             return
         self._shared, self._value, self._kind = shared, Value, kind
 
