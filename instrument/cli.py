@@ -325,7 +325,9 @@ def _catalog(options: argparse.Namespace) -> int:
 
     data, index = _journal(options)
     if options.action == "unpack":
-        print(packing.unpack(options.directory, data))
+        from instrument.callbacks.outbox import exclude
+
+        print(packing.unpack(options.directory, data, before=lambda runs: exclude(data.outbox, runs)))
         return 0
     if options.action == "pack":
         index.refresh()

@@ -329,7 +329,7 @@ def recording(config: Config) -> Iterator[RunEngine]:
             _tell(line)
         if consumers:
             closing.enter_context(_shipped(files, index, consumers))
-        outbox = Outbox(files.runs, files.outbox, _tell, index=index, exclusive=True)
+        outbox = Outbox(files.runs, files.outbox, _tell, index=index)
         closing.callback(outbox.close)
         journal = Journal(files.runs, index=index, fsync_interval=config.journal.fsync_interval)
         closing.callback(journal.close)

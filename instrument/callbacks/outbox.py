@@ -35,6 +35,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -111,7 +112,6 @@ class Outbox:
         report: Callable[[str], None],
         *,
         index: RunIndex | None = None,
-        exclusive: bool = False,
     ) -> None:
         """Nothing is delivered before `start`.
 
@@ -120,13 +120,13 @@ class Outbox:
             marks_path: the SQLite file that says what was delivered to whom, `DataDirectory.outbox`.
             report: told, in one line, when a consumer begins to fail and when it has caught up. Called from any thread.
             index: asked at the start for runs of which there are no marks, because a power cut took them.
-            exclusive: what is recorded here is for the consumers added here, not for those that sessions in the same
-                directory have (the SPEC file of the next session, say).
+
+        What is recorded here is for the consumers added here, not for those that other sessions in the same directory
+        have: a SPEC file that is wanted tomorrow does not begin with the runs of today.
         """
         self.journal_dir = journal_dir
         self._report = report
         self._index = index
-        self._exclusive = exclusive
         self._consumers: dict[str, RunConsumer] = {}
         self._threads: dict[str, threading.Thread] = {}
         self._busy: dict[str, tuple[str, float]] = {}  # consumer -> (scan number, since)
@@ -203,8 +203,6 @@ class Outbox:
 
     def _excluded(self) -> list[str]:
         """Consumers that sessions in this directory have, and that what is recorded here is not for."""
-        if not self._exclusive:
-            return []
         try:
             known = [name for (name,) in self._database.execute("SELECT name FROM consumers")]
         except sqlite3.Error as error:
@@ -345,10 +343,9 @@ class Outbox:
         if since is None or self._index is None or presence.others():
             return
         known = {uid for (uid,) in self._database.execute("SELECT uid FROM deliveries WHERE consumer = ?", (name,))}
-        for row in reversed(self._index.rows({"time": {"$gte": since[0]}})):
-            if row.uid not in known and row.uid not in self._running:
-                values = (row.uid, name, str(row.path), str(row.start.get("scan_id")), self._owner, None, OPEN)
-                self._unmarked.append(values)
+        for uid, path, scan_id in self._index.began_since(since[0]):
+            if uid not in known and uid not in self._running:
+                self._unmarked.append((uid, name, str(path), str(scan_id), self._owner, None, OPEN))
         self._mark()
 
     # -- delivering ------------------------------------------------------------------------------------------------
@@ -626,6 +623,34 @@ def outcomes(path: Path, name: str, uid: str | None = None) -> dict[str, tuple[s
         return {uid: (state, result) for uid, state, result in database.execute(query, (name, uid))}
     finally:
         database.close()
+
+
+def exclude(path: Path, runs: Iterable[tuple[str, Path]]) -> None:
+    """See to it that runs that come from elsewhere are not taken for the session's own, and delivered.
+
+    Args:
+        path: The marks, `DataDirectory.outbox`.
+        runs: The uid of each, and the file it will have.
+
+    Raises:
+        UserError: the marks cannot be written.
+    """
+    if not path.exists():
+        return
+    try:
+        with closing(_connect(str(path))) as database:
+            database.execute("BEGIN IMMEDIATE")
+            database.executemany(
+                "INSERT OR IGNORE INTO deliveries (uid, consumer, path, owner, state)"
+                " SELECT ?, name, ?, 'nobody', ? FROM consumers",
+                [(uid, str(file), NOT_WANTED) for uid, file in runs],
+            )
+            database.execute("COMMIT")
+    except sqlite3.Error as error:
+        raise UserError(
+            f"{path} cannot be written ({error}): without it the next session would add the runs to its SPEC file; "
+            "make the directory writable, or make room on the disk"
+        ) from error
 
 
 def table(rows: Iterable[tuple[str, int, int, str]]) -> Any:

@@ -129,7 +129,7 @@ class Marks:
         with self._lock:
             self._database.executemany(
                 "INSERT OR IGNORE INTO consumers (name, since) VALUES (?, ?)",
-                [(name, time.time() if since is None else since) for name in names],
+                [(name, since or 0.0) for name in names],  # no time of a clock, which may be ahead
             )
 
     def earliest(self, names: Iterable[str]) -> float:

@@ -525,6 +525,14 @@ class RunIndex:
             ).fetchall()
         return [(uid, self.runs / path, scan_id, place, bool(closed)) for uid, path, scan_id, place, closed in rows]
 
+    def began_since(self, when: float) -> list[tuple[str, Path, int | None]]:
+        """The runs that began then (s since the epoch) or later, oldest first: uid, file and scan number of each."""
+        with self._lock:
+            rows = self._database.execute(
+                "SELECT uid, path, scan_id FROM runs WHERE time >= ? ORDER BY position", (when,)
+            ).fetchall()
+        return [(uid, self.runs / path, scan_id) for uid, path, scan_id in rows]
+
     def complete_after(self, position: float) -> int:
         """How many complete runs have their place after that position."""
         return self._one("SELECT count(*) FROM runs WHERE closed = 1 AND position > ?", position)

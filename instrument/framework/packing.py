@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import filecmp
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -98,7 +98,9 @@ def pack(rows: Iterable[Row], directory: Path, *, images: bool = False, roots: I
     return done
 
 
-def unpack(directory: Path, data: DataDirectory) -> Packed:
+def unpack(
+    directory: Path, data: DataDirectory, *, before: Callable[[list[tuple[str, Path]]], None] | None = None
+) -> Packed:
     """Add the runs of a packed directory to the journal of this machine; a run that is there already stays as it is.
 
     Files of images stay where they are, in the packed directory; the data directory remembers where that is.
@@ -106,6 +108,7 @@ def unpack(directory: Path, data: DataDirectory) -> Packed:
     Args:
         directory: What `pack` wrote.
         data: The data directory.
+        before: Told the uid of each run that is added and the file it will have, before the first is.
 
     Raises:
         PackingError: There are no packed runs, or the journal can't be written.
@@ -117,8 +120,12 @@ def unpack(directory: Path, data: DataDirectory) -> Packed:
     try:
         data.runs.mkdir(parents=True, exist_ok=True)
         write_schema(data.runs)
-        for path in _run_files(source.runs):
-            _copy_run(path, run_path(data.runs, glance(path).start), done)
+        starts = {path: glance(path).start for path in _run_files(source.runs)}
+        targets = {path: run_path(data.runs, start) for path, start in starts.items()}
+        if before is not None:
+            before([(starts[path]["uid"], target) for path, target in targets.items() if not target.exists()])
+        for path, target in targets.items():
+            _copy_run(path, target, done)
         places = _places(directory)
         if places:
             note_unpacked(data.root, places)

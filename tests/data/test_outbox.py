@@ -10,6 +10,8 @@ import pytest
 
 from instrument.callbacks.outbox import OPEN, READY, table
 from instrument.config.errors import UserError
+from instrument.framework import index
+from instrument.framework.index import RunIndex
 from tests.faults_page import fault
 
 from .consumers import FileConsumer
@@ -192,7 +194,7 @@ def test_runs_of_a_session_that_is_alive_are_left_to_it(warm, tmp_path, make_lab
 
 
 @fault("A power cut takes the outbox's last marks", "the runs are delivered all the same, once")
-def test_a_run_whose_marks_a_power_cut_took_is_delivered(laboratory, make_laboratory, consumer):
+def test_a_run_whose_marks_a_power_cut_took_is_delivered(laboratory, make_laboratory, consumer, monkeypatch):
     laboratory.outbox.add(consumer)
     laboratory.outbox.start()
     laboratory.engine(count())
@@ -203,10 +205,29 @@ def test_a_run_whose_marks_a_power_cut_took_is_delivered(laboratory, make_labora
     laboratory.close()
     second = make_laboratory()
     second.journal.close_orphans()
+    monkeypatch.setattr(index, "unpack", None)  # no document of all the runs is looked at before there is a prompt
     second.outbox.add(consumer)
     second.outbox.start()
     assert second.outbox.wait(30)
     assert consumer.delivered == [1, 2, 2]
+
+
+def test_a_consumer_gets_no_run_of_sessions_that_did_not_want_it(laboratory, make_laboratory, consumer):
+    for wanted, made in ((True, laboratory), (False, make_laboratory()), (True, make_laboratory())):
+        if wanted:
+            made.outbox.add(consumer)
+        made.outbox.start()
+        made.engine(count(), wanted=wanted)
+        assert made.outbox.wait(30)
+        made.close()
+    uids = [start["uid"] for start in (row.start for row in _rows(laboratory)) if start["wanted"]]
+    assert consumer.uids == uids
+
+
+def _rows(laboratory):
+    index = RunIndex(None, laboratory.data.runs)
+    index.refresh()
+    return index.rows()[::-1]
 
 
 def test_a_consumer_that_is_new_does_not_get_the_runs_of_years(laboratory, make_laboratory, consumer):

@@ -16,6 +16,7 @@ from instrument.cli import main
 from instrument.config.errors import UserError
 from instrument.framework import packing, runs
 from instrument.framework.image_roots import ImageRoots
+from tests.data.consumers import FileConsumer
 
 
 @pytest.fixture
@@ -116,6 +117,27 @@ def test_unpacked_runs_are_in_the_journal_once(three_runs, tmp_path, make_labora
     assert packing.unpack(tmp_path / "packed", other.data).present == 3
     other.index.refresh()
     assert other.index.count() == 3
+
+
+def test_unpacked_runs_go_to_no_file_of_the_next_session(laboratory, make_laboratory, tmp_path, monkeypatch):
+    consumer = FileConsumer(tmp_path / "files")
+    other = make_laboratory(tmp_path / "other" / ".data")
+    other.outbox.add(consumer)
+    other.outbox.start()  # from now on it has every run
+    other.close()
+    laboratory.engine(bp.count([det]))
+    packing.pack(laboratory.index.rows(), tmp_path / "packed")
+    monkeypatch.chdir(tmp_path / "other")
+    assert main(["catalog", "unpack", str(tmp_path / "packed")]) == 0
+
+    again = make_laboratory(tmp_path / "other" / ".data")
+    again.index.refresh()
+    assert again.index.count() == 1
+    again.outbox.add(consumer)
+    again.outbox.start()
+    (uid,) = again.engine(bp.count([det]))
+    assert again.outbox.wait(30)
+    assert consumer.uids == [uid]
 
 
 def test_images_go_along_and_are_read_from_where_they_are_then(laboratory, tmp_path):

@@ -105,9 +105,11 @@ def test_a_consumer_that_is_new_does_not_get_the_runs_of_years_but_every_later_o
 
 
 def test_a_clock_that_jumps_back_hides_no_run(laboratory, ship, feed, monkeypatch):
-    shipper = ship(feed)
-    uids = [*laboratory.engine(count())]
     real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 86_400)
+    shipper = ship(feed)  # registered while the clock is ahead, and before the first run
+    monkeypatch.setattr(time, "time", real)
+    uids = [*laboratory.engine(count())]
     monkeypatch.setattr(time, "time", lambda: real() - 86_400)
     uids += laboratory.engine(count())
     assert shipper.finish(30)
