@@ -125,6 +125,7 @@ class RunEngine(bluesky.RunEngine):
         self._pending: dict[Any, Any] = {}  # status object: device
         self._abandoned: set[Any] = set()  # status objects that an aborted, held or paused plan waited for
         self._resumer: contextvars.Context | None = None
+        self.before_resume: Callable[[], Iterator[Msg]] | None = None  # what a paused plan goes on with, before its own
         options.setdefault("context_managers", [InterruptKeys])
         super().__init__(md, **options)
         self.pause_msg = PAUSED
@@ -186,9 +187,13 @@ class RunEngine(bluesky.RunEngine):
         def prepare() -> None:
             if init_func is not None:
                 init_func()
-            if resumer is not None:
-                self._plan_stack.append(_adopt(resumer))
+            if resumer is None:
+                return
+            if self.before_resume is not None:
+                self._plan_stack.append(self.before_resume())
                 self._response_stack.append(None)
+            self._plan_stack.append(_adopt(resumer))
+            self._response_stack.append(None)
 
         return super()._resume_task(init_func=prepare)
 

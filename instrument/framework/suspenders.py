@@ -110,6 +110,11 @@ class Suspender:
         return self.on and not self._released.is_set()
 
     @property
+    def complains(self) -> bool:
+        """Is its signal bad at this moment?"""
+        return self._complaint is not None
+
+    @property
     def reason(self) -> str:
         """Why it holds a run."""
         return f"{self.name}: {self.signal.name} is {self._complaint or 'good, but not for long enough'}"
@@ -135,13 +140,23 @@ class Suspender:
         return [], ""
 
     def hold(self) -> Generator[Msg, Any, None]:
-        """Wait, at the start of a plan, until all is well."""
+        """Wait, at the start of a plan and when a paused one is resumed, until all is well."""
         if self.tripped:
             self._tell(f"waiting: {self.reason}; it goes on by itself, Ctrl-C ends it")
             yield Msg("wait_for", None, [self.wait])
 
     async def wait(self) -> None:
-        """Wait until all is well; end the run if that takes too long."""
+        """Wait until all is well, for the other suspenders too; end the run if that takes too long."""
+        await self.wait_alone()
+        while others := self._others_tripped():
+            await others[0].wait_alone()
+
+    def _others_tripped(self) -> list[Suspender]:
+        installed = self._engine.suspenders if self._engine is not None else ()
+        return [other for other in installed if other is not self and isinstance(other, Suspender) and other.tripped]
+
+    async def wait_alone(self) -> None:
+        """Wait until all is well as far as this one sees; end the run if that takes too long."""
         try:
             await asyncio.wait_for(self._released.wait(), self.abort_after)
         except TimeoutError:
@@ -173,14 +188,18 @@ class Suspender:
             self._releasing = None
         was_held = not self._released.is_set()
         self._released.clear()
-        if engine.state.is_running and not was_held:
-            self._tell(f"suspended: {self.reason}; it goes on by itself, Ctrl-C ends the run")
+        if was_held or not (engine.state.is_running or engine.state == "suspending"):
+            return
+        self._tell(f"suspended: {self.reason}; it goes on by itself, Ctrl-C ends the run")
+        if engine.state.is_running:  # else another has just suspended it, and waits for this one too
             engine.suspend_until(self.wait, self.reason)
 
     def _recover(self, engine: RunEngine) -> None:
         if engine.state.is_running:
             after = f" in {self.settle:g} s" if self.settle else ""
-            self._tell(f"{self.name} is good again ({self.signal.name}): the run goes on{after}")
+            others = [other.name for other in self._others_tripped() if other.complains]
+            then = f"{' and '.join(sorted(others))} still holds the run" if others else f"the run goes on{after}"
+            self._tell(f"{self.name} is good again ({self.signal.name}): {then}")
         self._releasing = engine.loop.call_later(self.settle, self._released.set)
 
 
@@ -196,11 +215,15 @@ class Suspenders:
         self._engine = engine
         self._suspenders = {suspender.name: suspender for suspender in suspenders}
         engine.preprocessors.append(self._hold)
+        engine.before_resume = self._wait
 
     def _hold(self, plan: Any) -> Generator[Msg, Any, Any]:
+        yield from self._wait()
+        return (yield from plan)
+
+    def _wait(self) -> Generator[Msg, Any, None]:
         for suspender in self._suspenders.values():
             yield from suspender.hold()
-        return (yield from plan)
 
     def __iter__(self) -> Any:
         return iter(self._suspenders.values())

@@ -105,6 +105,76 @@ def test_a_plan_does_not_begin_before_all_is_well(bench):
     ]
 
 
+def when_told(told, events, answers):
+    """What shows lines: notes how many points there were by then, and after a line does what stands for its words."""
+
+    def tell(line):
+        told.append((line, len(events)))
+        for words, answer in answers.items():
+            if words in line:
+                threading.Thread(target=answer).start()
+
+    return tell
+
+
+def test_a_run_that_was_paused_does_not_go_on_before_all_is_well(bench):
+    engine, signal, told, _ = bench
+    events = []
+    engine.subscribe(lambda name, doc: events.append(doc["seq_num"]), "event")
+    tell = when_told(told, events, {"waiting": lambda: signal.put(100.0)})
+    Suspenders(engine, [Suspender("beam", signal, Condition(low=50), tell=tell)]).switch("beam", on=True)
+
+    def shots(detectors):
+        yield from bps.one_shot(detectors)
+        if len(events) == 2:
+            yield from bps.checkpoint()
+            yield from bps.pause()
+
+    with pytest.raises(RunInterruptedError, match="paused"):
+        engine(bp.count([det], 4, per_shot=shots))
+    signal.put(0.0)
+    engine.resume()
+    assert told == [
+        ("waiting: beam: current is 0, below 50; it goes on by itself, Ctrl-C ends it", 2),
+        ("beam is good again (current): the run goes on", 2),
+        "success",
+    ]
+    assert len(events) == 4
+
+
+def test_a_run_waits_for_all_that_hold_it(bench):
+    engine, signal, told, _ = bench
+    events = []
+    engine.subscribe(lambda name, doc: events.append(doc["seq_num"]), "event")
+    tell = when_told(
+        told,
+        events,
+        {
+            "suspended: shutter": lambda: signal.put(60.0),
+            "shutter still holds": lambda: signal.put(100.0),
+        },
+    )
+    suspenders = Suspenders(
+        engine,
+        [
+            Suspender("beam", signal, Condition(low=50), tell=tell),
+            Suspender("shutter", signal, Condition(low=50, resume_low=90), tell=tell),
+        ],
+    )
+    suspenders.switch("beam", on=True)
+    suspenders.switch("shutter", on=True)
+    engine(points(signal, [100.0, 0.0]))
+    lines = [line for line, _ in told[:-1]]
+    assert [line.split(": ")[:2] for line in lines[:2]] == [["suspended", "beam"], ["suspended", "shutter"]]
+    assert lines[2:] == [
+        "beam is good again (current): shutter still holds the run",
+        "shutter is good again (current): the run goes on",
+    ]
+    assert len({count for _, count in told[:-1]}) == 1  # no point meanwhile
+    assert told[-1] == "success"
+    assert sorted(set(events)) == [1, 2, 3, 4]
+
+
 def test_off_means_off(bench):
     engine, signal, told, make = bench
     suspenders = make()
