@@ -26,9 +26,10 @@ import time
 from collections import OrderedDict
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bluesky.protocols import Hints
+from bluesky.utils import MsgGenerator
 from ophyd import Device, EpicsSignal, EpicsSignalRO
 from ophyd.areadetector import cam as cams
 from ophyd.areadetector import plugins as ophyd_plugins
@@ -52,6 +53,9 @@ LATE = 10.0  # s; longer than that beyond its exposure times no acquisition take
 INTERNAL = 0  # TriggerMode whose end can be foreseen: the first choice of every camera of areaDetector
 MULTIPLE = 1  # ImageMode
 USED_OF_CAMERA = ("port_name", "detector_state", "status_message", "num_images_counter")  # besides its configuration
+
+
+T = TypeVar("T")
 
 
 class AcquisitionError(UserError):
@@ -195,6 +199,26 @@ class AreaDetector(DetectorBase):
             _check_plugin(name, self.plugin_names, self.name)
             _check_recorded(name, getattr(type(self), name).cls, self.name)
         self.read_attrs = list(wanted)
+
+    def keeping(self, plan: MsgGenerator[T], *names: str) -> MsgGenerator[T]:
+        """A plan whose runs keep what these plugins have, whatever is selected before and afterwards.
+
+        Args:
+            plan: Any plan, as `bp.count([adsimdet])`.
+            names: Plugins, as for `select_plugins`; "stats1" keeps statistics without images.
+
+        Returns:
+            What the plan returns.
+
+        Raises:
+            UserError: There is no such plugin; nothing has moved.
+        """
+        before = list(self.read_attrs)
+        self.select_plugins(*names)
+        try:
+            return (yield from plan)
+        finally:
+            self.read_attrs = before
 
     @property
     def hints(self) -> Hints:  # pyright: ignore[reportIncompatibleMethodOverride]

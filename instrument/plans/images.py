@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,16 +52,6 @@ def camera_of(name: str, camera: Any, *plugins: str) -> Any:
     return camera
 
 
-def keeping(camera: Any, plugins: Sequence[str], what: MsgGenerator) -> MsgGenerator:
-    """A plan during which the camera's runs keep what these plugins have, whatever was selected before."""
-    before = list(camera.read_attrs)
-    camera.select_plugins(*plugins)
-    try:
-        return (yield from what)
-    finally:
-        camera.read_attrs = before
-
-
 @plan
 def ad_vs_motor(
     motor: Any,
@@ -99,7 +88,7 @@ def ad_vs_motor(
     checks.within_limits(name, motor, (start, stop))
     plugins = ("hdf1", "stats1") if images else ("stats1",)
     scan = bp.scan([camera], motor, start, stop, num, md={"plan_name": name, **(md or {})})
-    return (yield from keeping(camera, plugins, scan))
+    return (yield from camera.keeping(scan, *plugins))
 
 
 @plan
@@ -148,7 +137,7 @@ def locate_image_peak(num: int = 1, *, camera: Any, md: dict[str, Any] | None = 
         yield from bps.mv(stats.centroid_threshold, before)
 
     run = bpp.finalize_wrapper(take(), put_back)
-    uid = yield from keeping(camera, ("hdf1", "stats1"), run)
+    uid = yield from camera.keeping(run, "hdf1", "stats1")
     if not centres:
         return LocatedPeak(None, None, uid, None)
     x, y = (sum(place) / len(centres) for place in zip(*centres, strict=True))
@@ -215,4 +204,4 @@ def darks_flats(
     def put_back() -> MsgGenerator[None]:
         yield from bps.mv(camera.cam.frame_type, NORMAL)
 
-    return (yield from keeping(camera, ("hdf1",), bpp.finalize_wrapper(take(), put_back)))
+    return (yield from camera.keeping(bpp.finalize_wrapper(take(), put_back), "hdf1"))

@@ -124,6 +124,18 @@ def test_statistics_against_a_motor_without_images(session):
     assert one_line(session.run("show_image()")).endswith("has no images in its stream 'primary'")
 
 
+def test_any_plan_runs_without_saving_images(session):
+    files = "len(list(__import__('pathlib').Path('.data/images').rglob('*.h5')))"
+    before = numbers(session, files)
+    session.run("RE(adsimdet.keeping(bp.count([adsimdet], num=2), 'stats1'))")
+    assert numbers(session, "sorted(c for c in cat[-1].primary.read() if 'image' in c or 'total' in c)") == [
+        "adsimdet_stats1_total"
+    ]
+    assert numbers(session, f"[{files}, adsimdet.read_attrs]") == [before, ["hdf1"]]
+    line = one_line(session.run("RE(adsimdet.keeping(bp.count([adsimdet]), 'stats7'))"))
+    assert line.startswith("adsimdet has no plugin 'stats7'")
+
+
 def test_a_motor_in_the_light_gives_the_statistics_a_peak(session):
     height = numbers(session, "adsimdet.cam.gain.get()")
     session.run("ad_lit_by('m3', 0.2, fwhm=0.4)")
