@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta, tzinfo
@@ -19,6 +20,7 @@ SPEC_SCANS = ("ascan", "dscan", "a2scan", "d2scan", "mesh", "dmesh", "timescan")
 LABELS = ("scan_id", "start", "duration", "plan", "points", "status", "uid")
 _AGO = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|h|d|w)")
 _SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 604800}
+_ALL = 2**62  # more than SQLite could count
 _DAY = re.compile(r"\d{4}-\d{2}(-\d{2})?")
 
 
@@ -37,10 +39,17 @@ def moment(text: str | float | datetime, *, end: bool = False, zone: tzinfo | No
     Raises:
         UserError: It is none of these.
     """
+    if isinstance(text, int | float) and not isinstance(text, bool) and math.isfinite(text):
+        return float(text)
+    try:
+        return _moment(text, end=end, zone=zone)
+    except (OverflowError, ValueError):  # of a zone: the year before the first one, or after the last
+        raise UserError(f"{str(text)!r} is too far away: write a date between the years 2 and 9998") from None
+
+
+def _moment(text: str | float | datetime, *, end: bool, zone: tzinfo | None) -> float:
     if isinstance(text, datetime):
         return (text if text.tzinfo else text.replace(tzinfo=zone)).timestamp()
-    if isinstance(text, int | float) and not isinstance(text, bool):
-        return float(text)
     words = str(text).strip()
     if ago := _AGO.fullmatch(words):
         return datetime.now().timestamp() - float(ago[1]) * _SECONDS[ago[2]]
@@ -150,7 +159,7 @@ def table(index: RunIndex, *, num: int = 20, **asked: Any) -> Table:
     index.refresh()
     made = Table()
     made.labels = list(LABELS)
-    for run in index.rows(wanted, limit=num):
+    for run in index.rows(wanted, limit=min(num, _ALL)):
         made.addRow(_cells(run))
     return made
 
@@ -185,7 +194,7 @@ def scans(index: RunIndex, *, num: int = 10) -> Table:
     index.refresh()
     made = Table()
     made.labels = ["scan_id", "start", "scan", "points", "status"]
-    for run in index.rows({}, limit=num):
+    for run in index.rows({}, limit=min(num, _ALL)):
         cells = _cells(run)
         made.addRow([cells[0], cells[1], typed(run.start), cells[4], cells[5]])
     return made

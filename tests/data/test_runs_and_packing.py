@@ -59,6 +59,7 @@ def test_runs_are_listed_newest_first_with_plan_points_and_status(three_runs):
         ({"until": "1 h"}, []),
         ({"until": datetime.now().strftime("%Y-%m-%d"), "plan": "count"}, [1]),
         ({"num": 2}, [3, 2]),
+        ({"num": 10**30}, [3, 2, 1]),
         ({"plan": "nothing like it"}, []),
     ],
 )
@@ -83,6 +84,14 @@ def test_a_day_is_all_of_it(day):
 def test_what_is_no_time_is_refused_in_one_line(text):
     with pytest.raises(UserError, match="is no time: write a date"):
         runs.moment(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "end"), [("0001-01-01", False), ("9999-12-31", True), ("9999-12", True), (datetime.min, False)]
+)
+def test_a_time_that_is_too_far_away_is_refused_in_one_line(text, end):
+    with pytest.raises(UserError, match="is too far away: write a date between"):
+        runs.moment(text, end=end)
 
 
 @pytest.mark.parametrize("num", [0, -1, 2.5, True, "3"])
