@@ -310,12 +310,16 @@ def _export(options: argparse.Namespace) -> int:
     try:
         done = export.export([export.of_journal(row) for row in rows], options.to, exporter, export.progress_bar)
     except KeyboardInterrupt:
-        print("interrupted: what is written is complete, and the same command goes on", file=sys.stderr)
-        return 130
+        return _interrupted()
     for line in done.failures:
         print(line, file=sys.stderr)
     print(f"{options.to}: {done}")
     return 1 if done.failures else 0
+
+
+def _interrupted() -> int:
+    print("interrupted: what is written is complete, and the same command goes on", file=sys.stderr)
+    return 130
 
 
 def _catalog(options: argparse.Namespace) -> int:
@@ -324,18 +328,21 @@ def _catalog(options: argparse.Namespace) -> int:
     from instrument.framework.image_roots import ImageRoots
 
     data, index = _journal(options)
-    if options.action == "unpack":
-        from instrument.callbacks.outbox import exclude
+    try:
+        if options.action == "unpack":
+            from instrument.callbacks.outbox import exclude
 
-        print(packing.unpack(options.directory, data, before=lambda runs: exclude(data.outbox, runs)))
-        return 0
-    if options.action == "pack":
-        index.refresh()
-        roots = ImageRoots(load(options.config).root_map, data.root)
-        rows = index.rows(runs.query(**_asked(options)))
-        packed = packing.pack(rows, options.directory, images=options.images, roots=roots)
-        print(packed)
-        return 1 if packed.missing else 0
+            print(packing.unpack(options.directory, data, before=lambda runs: exclude(data.outbox, runs)))
+            return 0
+        if options.action == "pack":
+            index.refresh()
+            roots = ImageRoots(load(options.config).root_map, data.root)
+            rows = index.rows(runs.query(**_asked(options)))
+            packed = packing.pack(rows, options.directory, images=options.images, roots=roots)
+            print(packed)
+            return 1 if packed.missing else 0
+    except KeyboardInterrupt:
+        return _interrupted()
     problems = packing.check(index, repair=options.repair)
     print(*problems, f"{index.count()} runs, {len(problems)} problems", sep="\n")
     return 1 if problems else 0

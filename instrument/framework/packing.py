@@ -44,6 +44,7 @@ class Packed:
     Attributes:
         runs: How many runs were copied.
         present: How many were there already.
+        going_on: How many were left out, since they have no stop document yet.
         files: How many files of images were copied.
         missing: Files that a run refers to and that are not there.
         stay: Where files of images stay that unpacked runs refer to.
@@ -51,6 +52,7 @@ class Packed:
 
     runs: int = 0
     present: int = 0
+    going_on: int = 0
     files: int = 0
     missing: list[Path] = field(default_factory=list)
     stay: Path | None = None
@@ -61,13 +63,17 @@ class Packed:
             parts[1] = f"files of images stay in {self.stay}"
         if self.present:
             parts.append(f"{self.present} runs were there already")
+        if self.going_on:
+            parts.append(f"{self.going_on} runs that go on were left out")
         if self.missing:
             parts.append(f"{len(self.missing)} files are missing, the first is {self.missing[0]}")
         return ", ".join(parts)
 
 
 def pack(rows: Iterable[Row], directory: Path, *, images: bool = False, roots: ImageRoots | None = None) -> Packed:
-    """Copy runs to a directory that another machine opens. Doing it again adds what is new.
+    """Copy runs to a directory that another machine opens. Doing it again adds what is new, or goes on.
+
+    A run without a stop document is left out: what takes it in would close it for good.
 
     Args:
         rows: The runs, of the index.
@@ -86,13 +92,18 @@ def pack(rows: Iterable[Row], directory: Path, *, images: bool = False, roots: I
     try:
         target.runs.mkdir(parents=True, exist_ok=True)
         write_schema(target.runs)
+        _write_catalog(directory, places)  # first: by it the next attempt knows the directory, and what lies where
         for row in rows:
+            if row.stop is None:
+                done.going_on += 1
+                continue
             _copy_run(row.path, run_path(target.runs, row.start), done)
             if images:
                 for root, now, source in _assets(row.path, roots or ImageRoots()):
-                    place = places.setdefault(root, str(len(places)))
-                    _copy_asset(source, directory / ASSETS / place / source.relative_to(now), done)
-        _write_catalog(directory, places)
+                    if root not in places:
+                        places[root] = str(len(places))
+                        _write_catalog(directory, places)
+                    _copy_asset(source, directory / ASSETS / places[root] / source.relative_to(now), done)
     except OSError as error:
         raise PackingError(f"packing to {directory} failed: {error.strerror or error} ({error.filename})") from error
     return done

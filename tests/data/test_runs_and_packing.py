@@ -118,6 +118,47 @@ def test_packing_again_adds_only_what_is_new(three_runs, tmp_path):
     assert (again.runs, again.present) == (1, 3)
 
 
+def test_packing_that_failed_or_was_interrupted_goes_on(three_runs, tmp_path, monkeypatch, capsys):
+    laboratory, count, _ = three_runs
+    (tmp_path / ".data").symlink_to(laboratory.data.root)
+    monkeypatch.chdir(tmp_path)
+    rows = laboratory.index.rows()
+    path = laboratory.path(count)  # the oldest, and the last to be packed
+    away = path.rename(path.with_suffix(".away"))
+    with pytest.raises(packing.PackingError, match="No such file"):
+        packing.pack(rows, tmp_path / "packed")
+    away.rename(path)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(packing, "_copy_run", interrupt)
+        assert main(["catalog", "pack", "packed"]) == 130
+    assert capsys.readouterr().err == "interrupted: what is written is complete, and the same command goes on\n"
+    again = packing.pack(rows, tmp_path / "packed")
+    assert (again.runs, again.present) == (1, 2)
+
+
+def test_a_run_that_goes_on_is_left_out_and_packed_whole_later(laboratory, make_laboratory, tmp_path):
+    told = []
+
+    def pack_now(name, _document):
+        if name == "event":
+            laboratory.index.refresh()
+            told.append(str(packing.pack(laboratory.index.rows(), tmp_path / "packed")))
+
+    laboratory.engine(bp.count([det]))
+    laboratory.engine.subscribe(pack_now)
+    (uid,) = laboratory.engine(bp.count([det]))
+    assert told == ["1 runs, 0 files, 1 runs that go on were left out"]
+    packing.pack(laboratory.index.rows(), tmp_path / "packed")
+    other = make_laboratory(tmp_path / "other")
+    packing.unpack(tmp_path / "packed", other.data)
+    assert other.journal.close_orphans() == []
+    assert other.index.find_uid(uid).stop["exit_status"] == "success"
+
+
 def test_unpacked_runs_are_in_the_journal_once(three_runs, tmp_path, make_laboratory):
     laboratory, *_ = three_runs
     packing.pack(laboratory.index.rows(), tmp_path / "packed")
