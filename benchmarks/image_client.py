@@ -1,7 +1,8 @@
-"""A client that has the area detector stream frames: `python -m benchmarks.image_client None|zlib FRAMES DIRECTORY`.
+"""A client that has the area detector stream frames: `image_client COMPRESSION BLOCKING FRAMES DIRECTORY`.
 
-Prints as JSON how many frames per second came into the file, as stock ophyd has it done (BlockingCallbacks), how many
-of them are in it, and how many were dropped. The first frames are left in `sample.h5`.
+COMPRESSION is None or zlib. BLOCKING is Yes, as stock ophyd has it: the camera waits for the file, and nothing can be
+dropped; or No: the writer's queue overflows if the camera is faster. Prints as JSON how many frames per second came
+into the file, how many of them are in it, and how many were dropped. The first frames are left in `sample.h5`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def get(name: str, text: bool = False) -> float | str:
     return value
 
 
-def stream(compression: str, frames: int, directory: Path) -> dict[str, float | str]:
+def stream(compression: str, blocking: str, frames: int, directory: Path) -> dict[str, float | str]:
     """Stream frames as fast as they come."""
     settings = {
         "cam1:Acquire": 0,
@@ -42,7 +43,7 @@ def stream(compression: str, frames: int, directory: Path) -> dict[str, float | 
         "cam1:AcquirePeriod": 0,
         "cam1:WaitForPlugins": "Yes",
         "HDF1:EnableCallbacks": "Enable",
-        "HDF1:BlockingCallbacks": "Yes",
+        "HDF1:BlockingCallbacks": blocking,
         "HDF1:DroppedArrays": 0,
         "HDF1:FilePath": str(directory),
         "HDF1:FileName": "ours",
@@ -62,6 +63,10 @@ def stream(compression: str, frames: int, directory: Path) -> dict[str, float | 
     began = time.perf_counter()
     put("cam1:Acquire", 1)
     took = time.perf_counter() - began
+    epics.caput("ad:HDF1:Capture", 0)  # dropped frames are waited for else
+    while get("HDF1:Capture_RBV"):
+        if time.monotonic() > deadline:
+            sys.exit(f"the capture does not end: {get('HDF1:WriteMessage', text=True)}")
     path = Path(str(get("HDF1:FullFileName_RBV", text=True)))
     with h5py.File(path) as file:
         data = file["entry/data/data"]
@@ -72,7 +77,7 @@ def stream(compression: str, frames: int, directory: Path) -> dict[str, float | 
                 copy["data"] = data[:SAMPLE]
     path.unlink()
     return {
-        "rate": frames / took,
+        "rate": count / took,
         "frames": count,
         "dropped": float(get("HDF1:DroppedArrays_RBV")),
         "message": str(get("HDF1:WriteMessage", text=True)),
@@ -80,5 +85,5 @@ def stream(compression: str, frames: int, directory: Path) -> dict[str, float | 
 
 
 if __name__ == "__main__":
-    what, number, where = sys.argv[1:]
-    print(json.dumps(stream(what, int(number), Path(where))))
+    what, blocks, number, where = sys.argv[1:]
+    print(json.dumps(stream(what, blocks, int(number), Path(where))))
