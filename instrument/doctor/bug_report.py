@@ -6,6 +6,7 @@ import importlib.metadata
 import io
 import os
 import platform
+import re
 import subprocess
 import sys
 import tarfile
@@ -146,10 +147,11 @@ def _beamline_logs() -> list[Path]:
 
 
 def _keys(config: Path | str | None) -> list[str]:
-    """API keys on disk that a log may have: those of this directory's Tiled server, and the configured one."""
+    """Keys on disk that a log may have: of this directory's Tiled server and queue server, and the configured one."""
     try:
         from instrument.config import UserError, load
         from instrument.framework.runfiles import DataDirectory
+        from instrument.queueserver.places import QueueDirectory
         from instrument.tiled.places import TiledDirectory
     except ImportError:
         return []
@@ -157,11 +159,15 @@ def _keys(config: Path | str | None) -> list[str]:
         loaded = load(config)
     except UserError:
         loaded = None
-    tiled = TiledDirectory(DataDirectory(Patient.of(loaded).data).tiled)
+    data = DataDirectory(Patient.of(loaded).data)
+    tiled, queue = TiledDirectory(data.tiled), QueueDirectory(data.queue)
     files = [tiled.write_key, tiled.read_key]
     if loaded is not None and loaded.tiled.key_file:
         files.append(Path.cwd() / loaded.tiled.key_file)
-    return [_tail(file, whole=True).strip() for file in files if file.is_file()]
+    keys = [_tail(file, whole=True).strip() for file in files if file.is_file()]
+    of_queue = "\n".join(_tail(file, whole=True) for file in (queue.keys, queue.redis_settings) if file.is_file())
+    found = re.finditer(r'(?:"(?:public|private)": "|^requirepass )([^"\s]+)', of_queue, flags=re.MULTILINE)
+    return [*keys, *(match[1] for match in found)]
 
 
 def _tail(file: Path, *, whole: bool = False) -> str:

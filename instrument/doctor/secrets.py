@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 GONE = "<removed>"
 
 _NAMES = (
-    r"pass(?:word|wd|phrase|code)?|pwd|secret|tokens?|api[-_ ]?keys?|access[-_ ]?keys?|private[-_ ]?keys?|"
+    r"pass(?:word|wd|phrase|code)?|pwd|secret|tokens?|api[-_ ]?keys?|access[-_ ]?keys?|(?:private|public)[-_ ]?keys?|"
     r"credentials?|auth(?:orization)?|cookie|session[-_]?id"
 )
 _NAME = rf"[\w.-]*(?:{_NAMES})(?:[-_]?(?:key|id|hash|value|\d+))?"
@@ -36,14 +36,25 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
         ),
         rf"\1\2\3\1  {GONE}\n",
     ),
-    # "key": "value", key = 'value', also with an escaped quote in it, and over several lines
-    (re.compile(rf"(\b{_NAME}['\"]?\s*[:=]\s*[rbu]?)(['\"])(?:\\.|(?!\2).)*\2", _MANY_LINES), rf"\1\2{GONE}\2"),
+    # "key": "value", key = 'value', also with an escaped quote in it, and over several lines; what os.environ["key"] is
+    # set to, and the argument after "key"
+    (
+        re.compile(
+            rf"(\b{_NAME}(?:['\"]?\s*[:=]|['\"]\s*(?:\]\s*=|,))\s*[rbuf]{{0,2}})(['\"])"
+            r"(?:\\.|(?!\2).)*\2",
+            _MANY_LINES,
+        ),
+        rf"\1\2{GONE}\2",
+    ),
     # a line `key: all the rest`
     (re.compile(rf"(?m)^([ \t]*(?:-[ \t]+)?{_NAME}[ \t]*:[ \t]+){_PLAIN}.+$", re.IGNORECASE), rf"\1{GONE}"),
+    # %env KEY value, also as IPython logs it; setenv KEY value; set -x KEY value
+    (re.compile(rf"(magic\(['\"](?:set_)?env['\"],\s*['\"]{_NAME}[\s=]+)[^'\"\n]+", re.IGNORECASE), rf"\1{GONE}"),
+    (re.compile(rf"(\b(?:(?:set_?)?env|set[ \t]+-\w+)[ \t]+{_NAME}[ \t]+){_PLAIN}[^\n]+", re.IGNORECASE), rf"\1{GONE}"),
     # --key value, {{key: value, ...}}, KEY=value; a mapping that follows is left to its own keys
     (re.compile(rf"(--{_NAME}[\s=]+)[^\s'\"]+", re.IGNORECASE), rf"\1{GONE}"),
     (re.compile(rf"(\b{_NAME}[ \t]*:[ \t]+){_PLAIN}[^,}}\n]+", re.IGNORECASE), rf"\1{GONE}"),
-    (re.compile(rf"(\b{_NAME}[ \t]*[=:][ \t]*){_PLAIN}[^\s&]+", re.IGNORECASE), rf"\1{GONE}"),
+    (re.compile(rf"(\b{_NAME}(?:['\"]\])?[ \t]*[=:][ \t]*){_PLAIN}[^\s&]+", re.IGNORECASE), rf"\1{GONE}"),
     (re.compile(r"\beyJ[\w-]{5,}\.[\w-]{5,}\.[\w-]*"), GONE),
     (re.compile(r"\b(?:gh[pousr]_|github_pat_|glpat-|xox[abpr]-|AKIA|ASIA)[\w-]{10,}"), GONE),
 )

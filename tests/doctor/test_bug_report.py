@@ -1,5 +1,6 @@
 """`instrument report-bug` bundles what helps, and nothing that is secret."""
 
+import json
 import os
 import re
 import tarfile
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from instrument.doctor.secrets import GONE, Redactor
+from instrument.queueserver.places import QueueDirectory
 from tests.doctor.test_doctor import run
 
 PLANTED = {
@@ -22,6 +24,9 @@ PLANTED = {
     "key file": "00ff00ff00ff00ff00ff",
     "jwt": "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.SflKxwRJSMeKKF2QT4",
     "short": "hunter2",
+    "public key": "a6SFa/m1G]j=<@M8*gn8gd!Y5O6&v.cvSj}4Y7J-",
+    "private key": "r]=VJ1#/8{uTZ]%6oK0nF!xS}>HW<PmgE4cA2sLz",
+    "redis": "5d41402abc4b2a76b9719d911017c592",
 }
 
 
@@ -37,6 +42,11 @@ def test_what_is_planted_is_not_in_the_archive_and_the_rest_is(tmp_path, broken)
     (place / ".logs").mkdir(parents=True)
     (place / ".data" / "tiled").mkdir(parents=True)
     (place / ".data" / "tiled" / "write.key").write_text(PLANTED["key file"])
+    queue = QueueDirectory(place / ".data" / "queue")
+    queue.make()
+    keys = {"public": PLANTED["public key"], "private": PLANTED["private key"]}
+    queue.keys.write_text(json.dumps(keys) + "\n")
+    queue.redis_settings.write_text(f"bind 127.0.0.1\nrequirepass {PLANTED['redis']}\nport 1\n")
     (place / "iconfig.yml").write_text(f"""\
 catalog: embedded
 devices: [devices.yml]
@@ -56,7 +66,8 @@ ship: {{start: false, consumers: {{tests.data.consumers.FeedFiles: {{api_key: "{
     (place / ".logs" / "ipython_logger.log").write_text(
         f"|2026|INFO| - GET http://h/api?api_key={PLANTED['log']}&limit=3\n"
         f"Authorization: Apikey {PLANTED['log']}\nheaders={{'authorization': 'Bearer {PLANTED['jwt']}'}}\n"
-        f"it took {PLANTED['environment']} and {PLANTED['key file']}\n an honest line of {tmp_path}/beamline\n"
+        f"it took {PLANTED['environment']} and {PLANTED['key file']}\n{keys} {PLANTED['redis']}\n"
+        f" an honest line of {tmp_path}/beamline\n"
     )
     (place / ".logs" / "ipython_console.log").write_text(f"c = from_uri(url, api_key='{PLANTED['typed']}')\nct 3\n")
     code, shown = run(
@@ -115,6 +126,19 @@ WAYS = (
     "instrument x --api-key {} --port 3",
     "{{password: {}, port: 3}}",
     "secret: |\n  {}\nnext: 3",
+    "os.environ['PGPASSWORD'] = '{}'",
+    'os.environ["PGPASSWORD"] = f"{}"',
+    "RE.md['password']={}",
+    'setenv("TILED_API_KEY", "{}")',
+    "os.environ.setdefault('TILED_API_KEY','{}')",
+    "%env TILED_API_KEY {}",
+    "%set_env TILED_API_KEY {}",
+    "get_ipython().run_line_magic('env', 'TILED_API_KEY {}')",
+    "get_ipython().run_line_magic('env', 'TILED_API_KEY={}')",
+    "setenv TILED_API_KEY {}",
+    "set -x TILED_API_KEY {}",
+    "export QSERVER_ZMQ_PUBLIC_KEY='{}'",
+    "Address(control, info, public_key='{}')",
 )
 
 
@@ -140,6 +164,8 @@ def test_a_secret_is_gone_in_every_way_it_is_written(way, secret):
         "http://host:8000/api/v1/metadata",
         "monkey = 3; keys: [a, b]",
         "the password was refused",
+        "%env EPICS_CA_ADDR_LIST 10.0.0.1",
+        "environment tokens are read first",
     ],
 )
 def test_what_is_no_secret_stays(text):
