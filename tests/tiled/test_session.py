@@ -1,6 +1,6 @@
 """A real session feeds a server while it runs: its runs, images and NeXus files are read back.
 
-The reference's notebook, brought up to date, runs on them from top to bottom, and a stock client reads them.
+A stock client reads them, too.
 """
 
 import io
@@ -11,10 +11,8 @@ import sys
 from pathlib import Path
 
 import h5py
-import nbformat
 import numpy as np
 import pytest
-from nbclient import NotebookClient
 from PIL import Image
 
 from instrument import tiled_client
@@ -147,24 +145,6 @@ def test_the_questions_of_the_how_to_are_answered(fed, monkeypatch):
     monkeypatch.setattr(tiled_client, "connect", lambda: catalog)
     found = runpy.run_path(str(ROOT / "docs" / "code" / "tiled_questions.py"))
     assert (len(found["run"].data()), server.url in repr(found["cat"])) == (2, True)
-
-
-def test_the_notebook_runs_from_top_to_bottom(fed, tmp_path, monkeypatch):
-    server = fed.server
-    for name, value in {"URL": server.url, "API_KEY": server.read_key, "CATALOG": "notebook"}.items():
-        monkeypatch.setenv(f"TILED_{name}", value)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
-    notebook = nbformat.read(ROOT / "notebooks" / "18-tiled-client.ipynb", as_version=4)
-    client = NotebookClient(
-        notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
-    )
-    client.execute()
-    text = json.dumps(notebook.cells)
-    assert "Search of catalog='notebook' has 3 runs." in text
-    assert "did you mean 'time_range'?" in text
-    assert text.count('"image/png": ') == 2
-    assert "[ ]" not in notebook.cells[0].source
 
 
 def test_a_stock_client_with_nothing_of_ours_reads_the_same_runs(fed, tmp_path):
