@@ -158,8 +158,15 @@ class Windows:
             figure.clear()
             self._lay_out(figure)
             self._curves = [curve for curve in self._curves if curve.figure is not figure]
-        axes = figure.axes or _make_axes(figure, len(signals), share_y=is_map)
-        self._curves.append((_Map if is_map else _Line)(series, figure, dict(zip(signals, axes, strict=False))))
+        if not figure.axes:
+            for signal, axes in zip(signals, _make_axes(figure, len(signals), share_y=is_map), strict=True):
+                axes.set_label(signal)
+        # The same signals may come in another order than those of the scan that the axes were made for.
+        placed = {str(axes.get_label()): axes for axes in figure.axes}
+        if not placed.keys() >= set(signals):  # axes that somebody else made
+            placed = dict(zip(signals, figure.axes, strict=False))
+        axes_of = {signal: placed[signal] for signal in signals if signal in placed}
+        self._curves.append((_Map if is_map else _Line)(series, figure, axes_of))
         same = [curve for curve in self._curves if curve.figure is figure]
         for old in same[: -self.most_curves]:
             old.remove()

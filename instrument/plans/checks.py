@@ -171,6 +171,14 @@ def within_limits(plan: str, motor: Any, targets: Iterable[float]) -> None:
             )
 
 
+def clipped(motor: Any, *targets: float) -> list[float]:
+    """Targets, those beyond the soft limits replaced by the limit, as far as the motor knows them."""
+    limits = getattr(motor, "limits", None)
+    if not isinstance(limits, tuple | list) or len(limits) != 2 or None in limits or not limits[0] < limits[1]:
+        return list(targets)
+    return [min(max(target, limits[0]), limits[1]) for target in targets]
+
+
 def _shown(value: Any) -> str:
     text = getattr(value, "name", None) or getattr(value, "__name__", None) or repr(value)
     return text if len(text) <= 40 else text[:37] + "..."

@@ -12,7 +12,7 @@ from bluesky.utils import MsgGenerator
 from instrument.config.names import LOGGER_NAME
 from instrument.plans import checks, preflight
 from instrument.plans.checks import plan
-from instrument.plans.lineup import FEWEST_POINTS, Lineup, position_of, scan_peak, signal_of
+from instrument.plans.lineup import FEWEST_POINTS, Lineup, no_peak, position_of, scan_peak, signal_of
 
 logger = logging.getLogger(LOGGER_NAME)
 
@@ -58,7 +58,7 @@ def _passes(
     for sequence in range(1, number_of_scans + 1):
         low, high = center - half_width, center + half_width
         if sequence > 1:
-            low, high = _clipped(motor, low, high)
+            low, high = checks.clipped(motor, low, high)
         numbered = {**md, "scan_sequence": sequence, "scan_sequence_number": sequence}
         one = yield from scan_peak([detector], motor, low, high, number_of_points, signal=signal, md=numbered)
         if one.uid is None:  # a dry run: no data, so nothing to narrow down
@@ -69,18 +69,14 @@ def _passes(
             break
         found.append(one)
         center, half_width = statistics.cen, magnify * statistics.fwhm
-    target = center if found else origin
+    seen = bool(found) and found[-1].statistics.inside
+    target = center if seen else origin
     yield from bps.mv(motor, target)
-    if found:
+    if found and not seen:
+        logger.warning("%s: %s; %s went back to %g", name, no_peak(found[-1], motor), motor.name, origin)
+    elif found:
         logger.info("%s: %s is at the peak of %s, %g", name, motor.name, found[-1].signal, target)
     return [Lineup(one.uid, one.scan_id, one.signal, one.statistics, target) for one in found]
-
-
-def _clipped(motor: Any, low: float, high: float) -> tuple[float, float]:
-    limits = getattr(motor, "limits", None)
-    if not isinstance(limits, tuple | list) or None in limits or not limits[0] < limits[1]:
-        return low, high
-    return max(low, limits[0]), min(high, limits[1])
 
 
 def _table(found: list[Lineup]) -> str:

@@ -317,6 +317,20 @@ def test_what_is_drawn_is_what_was_measured(record, bec, feed):
     assert list(line.get_ydata()) == pytest.approx(list(np.exp(-(np.linspace(-5, 5, 11) ** 2) / 2)))
 
 
+def test_the_same_signals_in_another_order_are_drawn_each_into_its_axes(record, bec, feed):
+    import matplotlib.pyplot as plt
+
+    for chosen in (("det2", "det"), ("det", "det2")):
+        bec.selected = chosen
+        feed(record(bp.scan([det, det2], motor, -5, 5, 11)))
+        bec.draw(force=True)
+    axes = plt.figure("det det2 vs motor").axes
+    assert [one.get_ylabel() for one in axes] == ["det2", "det"]
+    for lines in lines_of("det det2 vs motor"):
+        first, second = (list(line.get_ydata()) for line in lines)
+        assert first == second
+
+
 def pixels(figure):
     return np.asarray(figure.canvas.buffer_rgba()).copy()
 

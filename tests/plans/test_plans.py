@@ -268,11 +268,22 @@ def test_findpeak_without_a_peak_goes_back(bench, caplog):
     assert "no peak of noisy in scan 1" in caplog.text
 
 
-def test_findpeak_stays_within_the_limits_after_the_first_scan(bench):
+def test_findpeak_stays_within_the_limits_after_the_first_scan(bench, caplog):
     type(bench.motor).limits = (-2.1, 0.4)
     found = bench.run(plans.findpeak_multipass(2, detector=bench.noisy, motor=bench.motor, center=-0.3, half_width=0.7))
     assert len(found) == 2
     assert bench.starts[1]["plan_args"]["args"][2] == 0.4
+    assert found[-1].position == bench.motor.readback.get() == 0  # the second scan saw a flank
+    assert "findpeak_multipass: noisy in scan 2 is a flank, its highest at the end m1 " in caplog.text
+
+
+def test_lineup2_stays_within_the_limits_after_the_first_scan(bench):
+    """The peak is at 0.3, and the second scan would go to 1."""
+    type(bench.motor).limits = (-2.0, 0.6)
+    found = bench.run(plans.lineup2([bench.noisy], bench.motor, -1.0, 0.6, 21))
+    assert len(found) > 1
+    assert {start["plan_args"]["args"][2] for start in bench.starts} == {0.6}
+    assert found[-1].position == bench.motor.readback.get() == pytest.approx(0.3, abs=0.02)
 
 
 def test_two_passes_are_numbered(bench):
