@@ -126,4 +126,4 @@ def test_without_jupyter_one_line_says_how_to_install_it(tmp_path, monkeypatch):
     sys.path_importer_cache.clear()
     with pytest.raises(UserError) as told:
         command(tmp_path, browser=False, port=None)
-    assert str(told.value) == "Jupyter is not installed: `pip install 'instrument[notebook]'`"
+    assert str(told.value) == "Jupyter is not installed: `pip install '.[notebook]'` in the clone of instrument"

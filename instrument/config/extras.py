@@ -26,4 +26,4 @@ def need(extra: str) -> None:
     """
     what, modules = EXTRAS[extra]
     if any(find_spec(module) is None for module in modules):
-        raise MissingExtraError(f"{what} is not installed: `pip install 'instrument[{extra}]'`")
+        raise MissingExtraError(f"{what} is not installed: `pip install '.[{extra}]'` in the clone of instrument")

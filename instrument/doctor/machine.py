@@ -78,7 +78,7 @@ def packages(_patient: Patient) -> Iterator[Finding]:
     install = f"{sys.executable} -m pip install"
     again = f"{install} -c constraints.txt -e . (in {ROOT})" if (ROOT / "constraints.txt").exists() else None
     if not project:
-        advice = again or f"{install} instrument"
+        advice = again or f"{install} . (in the clone of instrument)"
         yield Finding("packages", "wrong", "the package `instrument` is not installed in this environment", advice)
         return
     try:
@@ -111,7 +111,7 @@ def packages(_patient: Patient) -> Iterator[Finding]:
     if lacking:
         extra = ",".join(lacking)
         text = f"without {some(lacking)}, which only `instrument {'`, `instrument '.join(lacking)}` needs"
-        yield Finding("packages", "ok", f"{text}: pip install 'instrument[{extra}]'")
+        yield Finding("packages", "ok", f"{text}: pip install '.[{extra}]' in the clone of instrument")
 
 
 def _unmet(needed: list[Requirement]) -> tuple[list[str], list[str]]:

