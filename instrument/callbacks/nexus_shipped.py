@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from instrument.callbacks.nexus import NexusWriter
-from instrument.callbacks.outbox import DELIVERED, OPEN, READY, outcomes
+from instrument.callbacks.outbox import DELIVERED, OPEN, READY, has_living_owner, outcomes
 from instrument.config.errors import UserError
 
 if TYPE_CHECKING:
     from instrument.tiled.nexus import NexusFiles
 
-_LOOK = 0.2  # s between two looks whether a file is written
-_PATIENCE = 30.0  # s; then other runs may come first
-
 
 class NotWrittenYetError(UserError):
     """The session has not written a run's NeXus file yet."""
 
-    transient = True
+    later = True
+
+
+class NeverWrittenError(UserError):
+    """No session is left that would write a run's NeXus file. The next one that has NeXus files will."""
+
+    final = True
 
 
 class ShippedNexusFiles:
@@ -42,21 +44,20 @@ class ShippedNexusFiles:
         return self
 
     def take(self, documents: list[tuple[str, dict[str, Any]]]) -> str | None:
-        """Wait for the file when the run has ended.
+        """Tell of the file when the run has ended.
 
         Raises:
-            NotWrittenYetError: It takes long.
+            NotWrittenYetError: The session is at it.
+            NeverWrittenError: The session has ended without it.
         """
         name, document = documents[-1]
         if name != "stop":
             return None
         uid = document["run_start"]
-        end = time.monotonic() + _PATIENCE
-        while True:
-            state, result = outcomes(self._outbox, NexusWriter.name, uid).get(uid, (None, None))
-            if state not in {OPEN, READY}:
-                break
-            if time.monotonic() > end:
+        at_work = has_living_owner(self._outbox, NexusWriter.name, uid)  # first: it may end with all files written
+        state, result = outcomes(self._outbox, NexusWriter.name, uid).get(uid, (None, None))
+        if state in {OPEN, READY}:
+            if at_work:
                 raise NotWrittenYetError(f"the NeXus file of run {uid[:8]} is not written yet")
-            time.sleep(_LOOK)
+            raise NeverWrittenError(f"the NeXus file of run {uid[:8]} is not written, and its session has ended")
         return self._files.add(uid, Path(result)) if state == DELIVERED and result else None

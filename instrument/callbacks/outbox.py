@@ -43,7 +43,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from instrument.callbacks.attempts import Failure, one_line
 from instrument.config.errors import UserError
 from instrument.config.names import LOGGER_NAME
-from instrument.framework.presence import Presence
+from instrument.framework.presence import Presence, living
 from instrument.framework.runfiles import RunFile, has_owner, run_path
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(LOGGER_NAME)
 
+_SESSIONS = "sessions"  # where those at work have their locks, beside the marks
 _LOOK = 1.0  # s between looks at runs whose stop document came by another way
 
 _SCHEMA = """
@@ -148,7 +149,7 @@ class Outbox:
     def _open(self, path: Path) -> sqlite3.Connection:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._presence = Presence.join(path.parent / "sessions")
+            self._presence = Presence.join(path.parent / _SESSIONS)
             self._owner = self._presence.key
             return _connect(str(path))
         except sqlite3.OperationalError as error:
@@ -651,6 +652,25 @@ def exclude(path: Path, runs: Iterable[tuple[str, Path]]) -> None:
             f"{path} cannot be written ({error}): without it the next session would add the runs to its SPEC file; "
             "make the directory writable, or make room on the disk"
         ) from error
+
+
+def has_living_owner(path: Path, name: str, uid: str) -> bool:
+    """Whether a session is at work that owes this run to a consumer of the outbox.
+
+    Args:
+        path: The marks, `DataDirectory.outbox`.
+        name: The consumer's.
+        uid: The run's.
+    """
+    if not path.exists():
+        return False
+    keys = {owner.key for owner in living(path.parent / _SESSIONS, tidy=False)}
+    database = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5.0)
+    try:
+        owners = database.execute("SELECT owner FROM deliveries WHERE consumer = ? AND uid = ?", (name, uid))
+        return any(owner in keys for (owner,) in owners)
+    finally:
+        database.close()
 
 
 def table(rows: Iterable[tuple[str, int, int, str]]) -> Any:

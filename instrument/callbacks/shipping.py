@@ -12,7 +12,7 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -34,6 +34,7 @@ _BACKLOG_EVENTS = 1000  # in a batch of a complete run
 _BATCH_BYTES = 4_000_000  # a batch ends with the document that reaches this
 _AT_ONCE = 4  # complete runs looked up at a time
 SECOND_CHANCE = 600.0  # s until what was set aside is tried again
+_PATIENCE = 30.0  # s until a run that comes later is told of
 _LONG = 10.0  # s; a consumer that is busy with one batch for longer is named
 
 _SCHEMA = """
@@ -58,7 +59,8 @@ class ShippedRun(Protocol):
         """Take the next documents in order, beginning with the start document; the stop document is the last.
 
         Raises:
-            Exception: the attempt has failed; one with `transient = True`, and every `OSError`, is tried for ever.
+            Exception: the attempt has failed; one with `transient = True`, and every `OSError`, is tried for ever,
+                and one with `later = True` (what the run needs is not there yet) without holding up other runs.
 
         Returns:
             What was written, once it is whole.
@@ -173,14 +175,15 @@ class Marks:
         """A run is complete now, or gone."""
         self._execute("UPDATE deliveries SET state = ? WHERE uid = ? AND state = ?", READY, uid, OPEN)
 
-    def jobs(self, name: str, *, live: bool) -> list[_Job]:
+    def jobs(self, name: str, *, live: bool, without: Collection[str] = ()) -> list[_Job]:
         """The next runs for a consumer, oldest first: those that go on, and some that are complete."""
         select = "SELECT id, uid, path, scan_id, state, attempts FROM deliveries WHERE consumer = ? AND state = ?"
         with self._lock:  # at one moment: a run that becomes complete in between would be overtaken
-            rows = self._rows(f"{select} ORDER BY id LIMIT ?", name, READY, _AT_ONCE)
+            ready = self._rows(f"{select} ORDER BY id LIMIT ?", name, READY, _AT_ONCE + len(without))
+            rows = [row for row in ready if row[1] not in without][:_AT_ONCE]
             last = rows[-1][0] if len(rows) == _AT_ONCE else None
             if live:
-                rows += self._rows(f"{select} ORDER BY id", name, OPEN)
+                rows += [row for row in self._rows(f"{select} ORDER BY id", name, OPEN) if row[1] not in without]
         return [_Job(row[0], row[1], Path(row[2]), *row[3:]) for row in sorted(rows) if last is None or row[0] <= last]
 
     def delivered(self, job: _Job, result: str | None) -> None:
@@ -272,11 +275,27 @@ class _Feed:
 
 
 @dataclass
+class _Deferred:
+    """A run that lacks what the consumer needs; others come first."""
+
+    job: _Job
+    since: float  # monotonic, as the next
+    again: float
+    kick: int = 0
+    named: bool = False  # that it is late is on record
+
+    def is_long(self) -> bool:
+        """Whether it is to be told of."""
+        return time.monotonic() - self.since > _PATIENCE
+
+
+@dataclass
 class _Line:
     """One consumer at work."""
 
     consumer: ShippedConsumer
     feeds: dict[str, _Feed] = field(default_factory=dict)
+    deferred: dict[str, _Deferred] = field(default_factory=dict)
     busy: tuple[str, float, float] | None = None  # scan number, since (monotonic), since (time)
     named: bool = False  # that it is busy is on record
     failing: bool = False
@@ -405,6 +424,7 @@ class Shipper:
             try:
                 if self._round(line):
                     continue
+                timeout = LOOK if line.deferred else None
             except sqlite3.Error as error:
                 self._marks_broken(error)
                 timeout = LOOK
@@ -415,8 +435,11 @@ class Shipper:
     def _round(self, line: _Line) -> bool:
         """One batch of each run that goes on, and the oldest complete one whole. Returns whether there was anything."""
         moved = False
-        jobs = self.marks.jobs(line.consumer.name, live=self._live)
-        for uid in line.feeds.keys() - {job.uid for job in jobs}:
+        begun = self._kick
+        jobs = self.marks.jobs(line.consumer.name, live=self._live, without=line.deferred)
+        now = time.monotonic()
+        jobs += [late.job for late in line.deferred.values() if now >= late.again or late.kick != begun]
+        for uid in line.feeds.keys() - {job.uid for job in jobs} - line.deferred.keys():
             del line.feeds[uid]
         for job in jobs:
             if self._ending:
@@ -425,9 +448,15 @@ class Shipper:
             try:
                 result = self._advance(line, job)
             except Exception as error:  # whatever a consumer raises is its own affair
+                if getattr(error, "later", False):
+                    self._defer(line, job, error, kick)
+                    continue
                 self._failed(line, job, error, kick)
                 return True
             moved = moved or result
+        if not moved and line.deferred and all(late.is_long() for late in line.deferred.values()):
+            with self._changed:
+                line.failed_at = begun
         return moved
 
     def _advance(self, line: _Line, job: _Job) -> bool:
@@ -496,6 +525,7 @@ class Shipper:
                 if self._changed.wait_for(lambda: self._ending, LOOK):
                     return
         line.feeds.pop(job.uid, None)
+        line.deferred.pop(job.uid, None)
         if (line.consumer.name, job.uid) in self._told:
             self._told.discard((line.consumer.name, job.uid))
             line.failing = True
@@ -506,11 +536,27 @@ class Shipper:
             line.failing = False
             self._report(f"{line.consumer.name}: {what}")
 
+    def _defer(self, line: _Line, job: _Job, error: Exception, kick: int) -> None:
+        """Let other runs come first; its last batch is tried again."""
+        name = line.consumer.name
+        now = time.monotonic()
+        late = line.deferred.setdefault(job.uid, _Deferred(job, now, now))
+        late.again, late.kick = now + LOOK, kick
+        if late.named or not late.is_long():
+            return
+        late.named = True
+        failure = Failure(error, job.path, job.attempts + 1)
+        self.marks.failed(job, failure)
+        if not any((name, uid) in self._told for uid in line.deferred):  # one line for all
+            self._told.add((name, job.uid))
+            self._report(f"{name}: run {job.scan_id} is not delivered yet: {failure.reason}; later runs come first")
+
     def _failed(self, line: _Line, job: _Job, error: Exception, kick: int) -> None:
         name = line.consumer.name
         failure = Failure(error, job.path, job.attempts + 1)
         if failure.final or not line.failing:
             logger.debug("%s: run %s", name, job.uid, exc_info=error)
+        line.deferred.pop(job.uid, None)
         line.feeds.pop(job.uid, None)  # it begins again from the start document
         try:
             self.marks.failed(job, failure)

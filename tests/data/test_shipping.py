@@ -1,6 +1,7 @@
 """The shipping process's work: consumers that may hang get every run while it grows, once, in order."""
 
 import os
+import sqlite3
 import threading
 import time
 
@@ -11,10 +12,12 @@ import pytest
 from bluesky.preprocessors import run_decorator
 
 from instrument.callbacks import shipping
+from instrument.callbacks.nexus import NexusWriter
+from instrument.callbacks.nexus_shipped import ShippedNexusFiles
 from instrument.callbacks.shipping import Marks
 from tests.faults_page import fault
 
-from .consumers import FeedFiles
+from .consumers import FeedFiles, FileConsumer
 
 pytestmark = pytest.mark.usefixtures("short_pauses")
 
@@ -265,3 +268,48 @@ def write_run(laboratory, uid, events):
     for number in range(events):
         stored("event", {**event, "uid": f"{uid}-{number}", "seq_num": number + 1})
     stored("stop", {"uid": f"{uid}-s", "run_start": uid, "time": time.time(), "exit_status": "success"})
+
+
+class ToldOf:
+    """Takes the place of a Tiled server's catalog of NeXus files."""
+
+    def __init__(self):
+        self.uids = []
+
+    def add(self, uid, path):
+        self.uids.append(uid)
+        return str(path)
+
+
+def test_a_nexus_file_that_is_not_written_holds_up_no_other(laboratory, ship, monkeypatch, wait_until, tmp_path):
+    """A session that hangs, and then ends, without it; the next session writes it."""
+
+    def mark(uid, **values):
+        with sqlite3.connect(laboratory.data.outbox, timeout=30) as database:
+            assignments = ", ".join(f"{name} = ?" for name in values)
+            database.execute(f"UPDATE deliveries SET {assignments} WHERE uid = ?", (*values.values(), uid))
+
+    laboratory.outbox.add(FileConsumer(tmp_path, NexusWriter.name))  # and not started
+    files = ToldOf()
+    shipper = ship(ShippedNexusFiles(files, laboratory.data.outbox))
+    uids = [laboratory.engine(count())[0] for _ in range(7)]
+    for uid in uids[5:]:
+        mark(uid, state="delivered", result=str(tmp_path / uid))
+    wait_until(lambda: sorted(files.uids) == sorted(uids[5:]))
+    monkeypatch.setattr(shipping, "_PATIENCE", 0.05)
+    assert not shipper.finish(30)
+    assert shipper.rows()[0][1:3] == (2, 5)
+    (report,) = laboratory.reports
+    assert report.startswith("NeXus on Tiled: run ")
+    assert report.endswith(" is not written yet; later runs come first")
+
+    for uid in uids[:5]:
+        mark(uid, owner="ended")
+    wait_until(lambda: all(error.endswith("and its session has ended") for *_, error in shipper.rows()))
+    wait_until(lambda: shipper.marks.left("NeXus on Tiled", shipper.index, set_aside=False) == 0)
+    for uid in uids[:5]:
+        mark(uid, state="delivered", result=str(tmp_path / uid))
+    shipper.marks.begin_again("NeXus on Tiled")
+    assert shipper.finish(30)
+    assert files.uids[2:] == uids[:5]
+    assert "NeXus on Tiled: run 1 is delivered now" in laboratory.reports
