@@ -56,9 +56,10 @@ class Outboxed:
 
     # -- its deliveries
 
-    def add(self, consumer=None):
-        """Begin to deliver."""
-        self._laboratory.outbox.add(consumer or self.consumer)
+    def add(self, *others):
+        """Begin to deliver, to others too."""
+        for consumer in (self.consumer, *others):
+            self._laboratory.outbox.add(consumer)
         self._laboratory.outbox.start()
 
     def wait(self, timeout=60):
@@ -173,9 +174,9 @@ class NeXus(Outboxed):
 class Shipped(Outboxed):
     """What the shipping process feeds."""
 
-    def add(self, consumer=None):
+    def add(self, *others):
         laboratory = self._laboratory
-        self.shipper = Shipper(laboratory.data, [consumer or self.consumer], laboratory.reports.append)
+        self.shipper = Shipper(laboratory.data, [self.consumer, *others], laboratory.reports.append)
         self.shipper.start()
 
     def wait(self, timeout=60):
