@@ -9,7 +9,7 @@ often where that would take more than a fifth of the time.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from io import StringIO
@@ -152,7 +152,11 @@ class Series:
 
     @property
     def clearest(self) -> str:
-        """The signal that shows the clearest peak; of those without one, the one that changes most."""
+        """What of the signals shows the clearest peak; of those without one, the one that changes most."""
+        return self.clearest_of(self.signals)
+
+    def clearest_of(self, signals: Sequence[str]) -> str:
+        """What of some signals that were measured shows the clearest peak; see `clearest`."""
 
         def clearness(name: str) -> tuple[float, float]:
             (values,) = self.arrays(name)
@@ -166,7 +170,7 @@ class Series:
             scatter = 0.02 * size if found.noise is None else found.noise
             return abs(found.height) / max(scatter, 1e-6 * abs(found.height)), change
 
-        return max(self.signals, key=clearness)
+        return max(signals, key=clearness)
 
     @property
     def wants_drawing(self) -> bool:
@@ -214,6 +218,7 @@ class BestEffort:
         self.omit_single_point_plot = True
         self.selected: tuple[str, ...] = ()  # signals that are plotted, the first one for `cen()`; none: all
         self.last_scan: Series | None = None  # the last run that scanned one thing
+        self.last_moved: dict[str, Any] | None = None  # start document of the last run that scanned anything
         self.windows = windows or Windows(fig_factory)
         self.text_plots: TextPlots | None = None  # where plots are shown as text if there is no window for them
         self._heading_enabled = self._baseline_enabled = self._plots_enabled = True
@@ -294,6 +299,8 @@ class BestEffort:
         """Print the heading of a run, and see what it scans."""
         self.clear()
         self._start_doc = doc
+        if doc.get("motors"):
+            self.last_moved = doc
         dimensions = doc.get("hints", {}).get("dimensions")
         if dimensions is not None and len({stream for _, stream in dimensions}) != 1:
             logger.warning("the plot takes the motors for its axes: the hinted dimensions are of more than one stream")

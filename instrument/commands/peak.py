@@ -93,10 +93,15 @@ class PeakCommands:
     # --- the last scan
 
     def _last(self) -> Series:
-        series = self._session.bec.last_scan
-        if series is None:
+        series, start = self._session.bec.last_scan, self._session.bec.last_moved
+        if series is not None and (start is None or series.start["uid"] == start["uid"]):
+            return series
+        if start is None:
             raise UserError("there was no scan of a motor yet in this session")
-        return series
+        which = f"scan {start.get('scan_id', '')}"
+        if len((start.get("hints") or {}).get("dimensions") or ()) > 1:
+            raise UserError(f"{which} was a {start.get('plan_name', 'scan of several motors')}: scan one motor")
+        raise UserError(f"{which} has too few points to look for a peak in: scan again")
 
     def _signal(self, series: Series, signal: str | None) -> str:
         """The signal that is asked for, that is plotted, or that shows the clearest peak."""
@@ -107,9 +112,8 @@ class PeakCommands:
                 hint = f"; did you mean {near!r}?" if near else f"; it has {', '.join(series.measured)}"
                 raise UserError(f"scan {series.label} has no signal {name!r}{hint}")
             return name
-        if len(series.signals) < len(series.measured) or len(series.signals) == 1:
-            return series.signals[0]
-        return series.clearest
+        selected = [name for name in self._session.bec.selected if name in series.measured]
+        return selected[0] if selected else series.clearest_of(series.measured)
 
     def _found(self, signal: str | None, *, whole: bool = True) -> tuple[Series, str, PeakStatistics]:
         series = self._last()

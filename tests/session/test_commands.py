@@ -469,7 +469,19 @@ def test_what_is_plotted_is_chosen(session):
     session.run("ascan m1 0 0.2 4 0.1")
     assert session.value("bec.last_scan.signals") == ("I0", "noisy")
     assert session.shows("peak").startswith("peak of I0 in scan")
+    session.run("plotselect noisy")
+    assert session.shows("peak").startswith("peak of noisy in scan")  # the same scan, looked at again
     assert session.shows("plotselect all") == "plotting all hinted signals"
+
+
+def test_a_scan_that_has_no_centre_is_not_replaced_by_an_older_one(session, peak):
+    session.run("ascan m1 c-w c+w 4 0.1; mesh m1 0 0.1 1 m2 0 0.1 1 0.1")
+    number, before = session.scan_id, (position(session), position(session, "m2"))
+    for typed in ("cen", "goto_cen", "fit"):
+        assert session.shows(typed) == f"scan {number} was a mesh: scan one motor"
+    assert (position(session), position(session, "m2")) == before
+    session.run("RE(bp.scan([noisy], m1, 0, 0, 1))")
+    assert session.shows("cen") == f"scan {number + 1} has too few points to look for a peak in: scan again"
 
 
 # --- suspenders
