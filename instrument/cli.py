@@ -68,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
     notebook = _takes_config(commands.add_parser("notebook", help=text, description=text))
     notebook.add_argument("directory", metavar="DIR", type=Path, nargs="?", default=Path(), help="(default: here)")
     notebook.add_argument("--no-browser", action="store_true", help="only print the address")
-    notebook.add_argument("--port", type=int, metavar="PORT", help="TCP port (default: 8888, or the next one free)")
+    notebook.add_argument("--port", type=_port, metavar="PORT", help="TCP port (default: 8888, or the next one free)")
     _add_runs(commands)
     _add_export(commands)
     _add_catalog(commands)
@@ -99,6 +99,14 @@ def _add_runs(commands: argparse._SubParsersAction) -> None:
     text = "list runs, newest first"
     runs = _takes_query(commands.add_parser("runs", help=text, description=text))
     runs.add_argument("-n", "--num", type=int, default=20, metavar="N", help="how many at the most (default: 20)")
+
+
+def _port(text: str) -> int:
+    """A TCP port."""
+    if not (text.isdecimal() and int(text) <= 65535):
+        msg = f"{text} is no TCP port: 0 to 65535"
+        raise argparse.ArgumentTypeError(msg)
+    return int(text)
 
 
 def _add_export(commands: argparse._SubParsersAction) -> None:
@@ -146,7 +154,7 @@ def _add_tiled(commands: argparse._SubParsersAction) -> None:
     text = "serve the runs that are fed to it; on loopback, with API keys, unless told otherwise"
     serve = _takes_config(actions.add_parser("serve", help=text, description=text))
     serve.add_argument("--host", metavar="ADDRESS", help="interface to listen on (default: 127.0.0.1)")
-    serve.add_argument("--port", metavar="PORT", type=int, help="TCP port, 0 for any free one (default: 8000)")
+    serve.add_argument("--port", metavar="PORT", type=_port, help="TCP port, 0 for any free one (default: 8000)")
     serve.add_argument("--public-read", action="store_true", default=None, help="reading needs no key")
     serve.add_argument("--embedded-postgres", action="store_true", help="over a PostgreSQL of its own, not SQLite")
     serve.add_argument("--readable", metavar="DIR", type=Path, action="append", help="its images may be read, too")
@@ -164,8 +172,8 @@ def _add_queue(commands: argparse._SubParsersAction) -> None:
     serve = _takes_config(commands.add_parser("qserver", help=text, description=text))
     serve.add_argument("--redis", metavar="URI", help="a facility's Redis, redis://HOST:PORT (default: its own)")
     serve.add_argument("--host", metavar="ADDRESS", help="interface to listen on (default: 127.0.0.1)")
-    serve.add_argument("--port", metavar="PORT", type=int, help="takes requests; 0: any free one (default: 60615)")
-    serve.add_argument("--info-port", metavar="PORT", type=int, help="output; 0: any free one (default: 60625)")
+    serve.add_argument("--port", metavar="PORT", type=_port, help="takes requests; 0: any free one (default: 60615)")
+    serve.add_argument("--info-port", metavar="PORT", type=_port, help="output; 0: any free one (default: 60625)")
     serve.add_argument("--closed", action="store_true", help="leave opening the session to `instrument queue open`")
     text = "the queue of the server that runs here"
     actions = commands.add_parser("queue", help=text, description=text).add_subparsers(

@@ -82,13 +82,12 @@ class Server:
         """
         if self.key_file is not None:
             return read_key(self.key_file)
-        if given := os.environ.get("TILED_API_KEY"):
-            return given
-        if self.directory is not None:
+        given = os.environ.get("TILED_API_KEY")
+        if self.directory is not None and not (given and self.url):  # the variable is for a server elsewhere
             path = self.directory.write_key if write else self.directory.read_key
             if path.exists():
                 return read_key(path)
-        return None
+        return given
 
     def connect(self, *, write: bool = False) -> Any:
         """Tiled's client of the root.

@@ -63,6 +63,11 @@ class TiledDirectory:
         """Says where the server answers; there while one does."""
         return self.root / "server.json"
 
+    @property
+    def lock(self) -> Path:
+        """Held by the server that runs here."""
+        return self.root / "server.lock"
+
     def make(self) -> None:
         """Create the directory, for its owner only.
 

@@ -28,6 +28,7 @@ from urllib.parse import parse_qsl
 from instrument.config import extras
 from instrument.config.errors import UserError, nearest
 from instrument.framework.imports import without_garbage_collection
+from instrument.framework.presence import SoleOwner
 from instrument.tiled.connection import CATALOG_SPEC
 from instrument.tiled.database import (
     add_indexes,
@@ -91,13 +92,13 @@ def serve(settings: Settings, *, tell: Callable[[str], None] = tell_reader, bega
         The exit code.
 
     Raises:
-        UserError: Tiled is not installed, the port is taken, or the database can't be used.
+        UserError: Tiled is not installed, the directory or the port is taken, or the database can't be used.
     """
     extras.need("tiled")
     began = time.monotonic() if began is None else began
     settings.directory.make()
     write, read = make_key(settings.directory.write_key), make_key(settings.directory.read_key)
-    with ExitStack() as ending, _listen(settings) as listening, without_garbage_collection():
+    with ExitStack() as ending, _sole(settings), _listen(settings) as listening, without_garbage_collection():
         uri = settings.database or f"sqlite:///{settings.directory.catalog}"
         if settings.embedded:
             uri = ending.enter_context(embedded_postgresql(settings.directory.postgresql))
@@ -108,6 +109,18 @@ def serve(settings: Settings, *, tell: Callable[[str], None] = tell_reader, bega
         app = make_app(settings, tree, write=write, read=read)
         asyncio.run(_serve(app, tree, settings, uri, listening, tell, began))
     return 0
+
+
+@contextmanager
+def _sole(settings: Settings) -> Iterator[None]:
+    """One server at a time in a directory: two would take each other's address away."""
+    sole = SoleOwner(settings.directory.lock)
+    if (owner := sole.take()) is not None:
+        raise UserError(f"a Tiled server runs on {settings.directory.root} already ({owner}): use it, or end it first")
+    try:
+        yield
+    finally:
+        sole.leave()
 
 
 def _listen(settings: Settings) -> socket.socket:

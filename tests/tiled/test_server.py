@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from instrument.cli import main
+from instrument.tiled.connection import Server as Connection
 from tests.faults.session import write_config
 from tests.terminal import ROOT, clean_environment
 
@@ -96,6 +98,28 @@ def test_the_port_is_on_loopback_and_a_taken_one_is_told_in_one_line(sqlite_serv
         with pytest.raises(OSError):  # noqa: PT011  whichever it is
             socket.create_connection((outside, int(port)), timeout=5)
     assert f"a Tiled server cannot listen on 127.0.0.1:{port}: " in refused(tmp_path, "--port", port)
+
+
+def test_a_second_server_on_a_directory_is_refused_and_the_first_is_found_as_before(sqlite_server):
+    address = sqlite_server.files.address.read_text()
+    told = refused(sqlite_server.directory, "--port", "0")
+    pid = sqlite_server.process.pid
+    assert told.startswith(f"a Tiled server runs on {sqlite_server.files.root} already (pid {pid} on ")
+    assert sqlite_server.files.address.read_text() == address
+
+
+@pytest.mark.parametrize("port", ["70000", "-1", "http"])
+def test_a_port_that_is_none_is_told(port, capsys):
+    with pytest.raises(SystemExit):
+        main(["tiled", "serve", "--port", port])
+    assert f"argument --port: {port} is no TCP port: 0 to 65535" in capsys.readouterr().err
+
+
+def test_this_directorys_server_is_given_this_directorys_key(sqlite_server, monkeypatch):
+    monkeypatch.setenv("TILED_API_KEY", "a facility's")
+    assert Connection(sqlite_server.files).key(write=True) == sqlite_server.write_key
+    assert Connection(sqlite_server.files).key(write=False) == sqlite_server.read_key
+    assert Connection(sqlite_server.files, "http://facility:8000").key(write=True) == "a facility's"
 
 
 def test_what_cannot_be_used_is_told_in_one_line(tmp_path):
