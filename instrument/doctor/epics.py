@@ -311,6 +311,7 @@ def ports(patient: Patient) -> Iterator[Finding]:
             yield Finding("ports", "ok", f"{free[0]} to {free[-1]} free for a virtual beamline")
     if patient.config is not None:
         yield from _tiled(patient)
+        yield from _queue(patient)
 
 
 def _tiled(patient: Patient) -> Iterator[Finding]:
@@ -319,15 +320,10 @@ def _tiled(patient: Patient) -> Iterator[Finding]:
     tiled = patient.config.tiled
     if tiled.url is not None or tiled.port == 0:
         return
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((tiled.host, tiled.port))
-        except OSError as error:
-            reason = error.strerror
-        else:
-            yield Finding("ports", "ok", f"{tiled.port} free for `instrument tiled serve`")
-            return
+    reason = _refused(tiled.host, tiled.port)
+    if reason is None:
+        yield Finding("ports", "ok", f"{tiled.port} free for `instrument tiled serve`")
+        return
     from instrument.framework.runfiles import DataDirectory
     from instrument.tiled.places import TiledDirectory, read_address
 
@@ -338,3 +334,49 @@ def _tiled(patient: Patient) -> Iterator[Finding]:
     advice = "another port in iconfig.yml, `tiled: {port: 8001}`; 0 is any free one"
     text = f"{tiled.host}:{tiled.port} can't be used by `instrument tiled serve` ({reason})"
     yield Finding("ports", "warning", text, advice)
+
+
+def _queue(patient: Patient) -> Iterator[Finding]:
+    """The ports of `instrument qserver`, and its Redis; nothing where the queue server is not installed."""
+    from instrument.config import UserError, extras
+    from instrument.framework.runfiles import DataDirectory
+    from instrument.queueserver import redis
+    from instrument.queueserver.places import QueueDirectory
+
+    assert patient.config is not None
+    try:
+        extras.need("queue")
+    except UserError:
+        return
+    queue = patient.config.queue
+    address = QueueDirectory(DataDirectory(patient.data).queue).read_address()
+    ours = (address.control, address.info) if address else ()
+    free = []
+    for port, key in ((queue.port, "port"), (queue.info_port, "info_port")):
+        reason = _refused(queue.host, port) if port else None
+        if port and reason is None:
+            free.append(str(port))
+        elif port and f"tcp://{queue.host}:{port}" in ours:
+            yield Finding("ports", "ok", f"{port}: the queue server of {patient.data}")
+        elif port:
+            advice = f"another port in iconfig.yml, `queue: {{{key}: {port + 1}}}`; 0 is any free one"
+            text = f"{queue.host}:{port} can't be used by `instrument qserver` ({reason})"
+            yield Finding("ports", "warning", text, advice)
+    if free:
+        yield Finding("ports", "ok", f"{', '.join(free)} free for `instrument qserver`")
+    try:
+        redis.executable() if queue.redis is None else redis.check(queue.redis)
+    except redis.RedisError as error:
+        advice = "`instrument qserver` needs it; all else does without"
+        yield Finding("ports", "warning", str(error), advice)
+
+
+def _refused(host: str, port: int) -> str | None:
+    """Why a TCP port can't be listened on; None: it can."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            return error.strerror or str(error)
+    return None

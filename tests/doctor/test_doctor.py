@@ -207,13 +207,24 @@ def test_a_port_that_is_taken(place):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        config = place(f"tiled: {{port: {port}}}\n")
+        config = place(f"tiled: {{port: {port}}}\nqueue: {{port: 0, info_port: {port}}}\n")
+        told = found("ports", config=config)
         assert (
             "warning",
             f"127.0.0.1:{port} can't be used by `instrument tiled serve` (Address already in use) -> "
             "another port in iconfig.yml, `tiled: {port: 8001}`; 0 is any free one",
-        ) in found("ports", config=config)
-    assert [status for status, _ in found("ports", config=config)] == ["ok", "ok"]
+        ) in told
+        assert (
+            "warning",
+            f"127.0.0.1:{port} can't be used by `instrument qserver` (Address already in use) -> "
+            f"another port in iconfig.yml, `queue: {{info_port: {port + 1}}}`; 0 is any free one",
+        ) in told
+    assert [status for status, _ in found("ports", config=config)] == ["ok", "ok", "ok"]
+    config = place(f"tiled: {{port: 0}}\nqueue: {{port: 0, info_port: 0, redis: 'redis://:s3cr3t@127.0.0.1:{port}'}}\n")
+    (status, text) = found("ports", config=config)[-1]
+    assert status == "warning"
+    assert text.startswith(f"the Redis redis://127.0.0.1:{port} does not answer (")
+    assert "s3cr3t" not in text
 
 
 def test_runs_without_an_end_or_not_delivered_and_an_index_that_is_damaged(place, tmp_path):

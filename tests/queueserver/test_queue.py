@@ -87,6 +87,11 @@ def test_a_running_plan_is_paused_goes_on_and_is_aborted(server, queue, typed):
     assert [item["name"] for item in queue.items()] == ["ascan"]
     assert last_run(server.directory)[1:] == ("ascan", "abort")
     assert typed("queue", "remove", "1") == (0, "removed ascan m1 0 0.1 200 0.2")
+    queue.add("mv", "m1", 2)  # has no checkpoint
+    queue.start()
+    until(lambda: queue.status()["re_state"] == "running", "it runs")
+    with pytest.raises(QueueError, match=r"the plan ended before it paused|paused only in .running. state"):
+        queue.pause(at_once=False)
     queue.add("ascan", "m1", 0, 0.1, 1, 0.1)
     queue.start()
     queue.wait()
