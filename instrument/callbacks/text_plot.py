@@ -119,7 +119,7 @@ def _curve(series: Series, signal: str, width: int) -> str:
 def _grid(series: Series, signal: str, width: int) -> str:
     from instrument.callbacks.windows import grid_of, on_grid
 
-    grid = grid_of(series.start)
+    grid = grid_of(series.start, *series.arrays(*series.x))
     if grid is None:  # points that lie anywhere
         return ""
     image = on_grid(grid, *series.arrays(*series.x, signal))[::-1]  # the slow motor goes up

@@ -504,12 +504,23 @@ class _Line(_Curve):
 Grid = tuple[tuple[int, int], tuple[float, float, float, float]]  # shape (slow, fast); left, right, bottom, top
 
 
-def grid_of(start: Mapping[str, Any]) -> Grid | None:
-    """The grid that a start document announces, with the outer edges of its cells; None without a rectilinear one."""
+def grid_of(start: Mapping[str, Any], slow_positions: np.ndarray, fast_positions: np.ndarray) -> Grid | None:
+    """The grid that a start document announces, with the outer edges of its cells; None without a rectilinear one.
+
+    Args:
+        start: The start document.
+        slow_positions: Readings of the slow motor so far.
+        fast_positions: The same of the fast motor.
+    """
     if start.get("hints", {}).get("gridding") != "rectilinear" or "shape" not in start or "extents" not in start:
         return None
     slow, fast = start["shape"]
     (y0, y1), (x0, x1) = start["extents"]
+    if (
+        str(start.get("plan_name", "")).startswith("rel_") and slow_positions.size
+    ):  # those are distances; the first point is at a corner
+        y0, y1 = slow_positions[0], slow_positions[0] + y1 - y0
+        x0, x1 = fast_positions[0], fast_positions[0] + x1 - x0
     half_x, half_y = (x1 - x0) / max(1, fast - 1) / 2, (y1 - y0) / max(1, slow - 1) / 2
     return (slow, fast), (x0 - half_x, x1 + half_x, y0 - half_y, y1 + half_y)
 
@@ -529,7 +540,7 @@ class _Map(_Curve):
 
     def open(self) -> None:
         slow, fast = self.series.x
-        self._image = grid_of(self.series.start)
+        self._image = grid_of(self.series.start, *self.series.arrays(*self.series.x))
         for signal, axes in self.axes.items():
             if self._image is not None:
                 shape, extent = self._image

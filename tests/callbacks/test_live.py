@@ -437,6 +437,22 @@ def test_a_grid_is_an_image_with_each_value_at_its_place(record, bec, feed):
     assert (left, right, bottom, top) == (9.5, 13.5, -0.5, 2.5)
 
 
+def test_a_relative_grid_is_where_the_motors_were(record, bec, feed):
+    import matplotlib.pyplot as plt
+
+    motor1.set(5)
+    motor2.set(0)
+    documents = record(bp.rel_grid_scan([det4], motor1, -1, 1, 3, motor2, 10, 13, 4))
+    motor1.set(0)
+    feed(documents)
+    bec.draw(force=True)
+    (image,) = plt.figure("det4 vs motor1 motor2").axes[0].images
+    assert image.get_extent() == pytest.approx([9.5, 13.5, 3.5, 6.5])
+    for doc in (doc for name, doc in documents if name == "event"):
+        row, column = round(doc["data"]["motor1"] - 4), round(doc["data"]["motor2"] - 10)
+        assert image.get_array()[row, column] == doc["data"]["det4"]
+
+
 def test_a_grid_of_a_signal_that_does_not_change_is_drawn(record, bec, gui, caplog):
     """Its colour bar has no labels."""
     import matplotlib.pyplot as plt
