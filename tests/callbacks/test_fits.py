@@ -115,7 +115,7 @@ def test_a_peak_within_the_scan_is_inside(center, points, sign):
     assert found.cen == pytest.approx(center, abs=0.05)
 
 
-@pytest.mark.parametrize("points", [5, 11, 41])
+@pytest.mark.parametrize("points", [11, 41])
 @pytest.mark.parametrize("sign", [1, -1])
 def test_an_edge_with_both_plateaus_is_inside(points, sign):
     x = np.linspace(-1, 1, points)
