@@ -77,7 +77,7 @@ class Settings:
     open: bool = True
 
 
-class _EndingError(Exception):
+class _EndingError(BaseException):  # no Exception: the queue server's client handles some of those by itself
     """It was told to end."""
 
 

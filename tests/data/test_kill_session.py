@@ -41,13 +41,13 @@ def place(tmp_path):
 
 
 def journaled(directory):
-    """The runs of the journal in the order of their start: uid and all documents."""
+    """The documents of each run of the journal, in the order of their start; none was in a file that has no start."""
     runs = [
         list(RunFile(path))
         for month in month_directories(DataDirectory(directory / ".data").runs)
         for path in month.glob("*.msgpack")
     ]
-    return sorted(runs, key=lambda documents: documents[0][1]["time"])
+    return sorted(filter(None, runs), key=lambda documents: documents[0][1]["time"])
 
 
 def specs(directory):
