@@ -5,6 +5,8 @@ Each class groups commands of one kind; its public methods become names of the u
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,8 @@ from instrument.commands.planning import PlanningCommands
 from instrument.commands.positions import PositionCommands
 from instrument.commands.snapshots import SnapshotCommands
 from instrument.commands.suspending import SuspendingCommands
+from instrument.config.errors import UserError
+from instrument.plans import checks
 
 if TYPE_CHECKING:
     from instrument.session import Session
@@ -49,5 +53,20 @@ def commands(session: Session) -> dict[str, Callable[..., Any]]:
     bound: dict[str, Callable[..., Any]] = {}
     for group in GROUPS:
         instance = group(session)
-        bound.update({name: getattr(instance, name) for name in vars(group) if not name.startswith("_")})
+        bound.update({name: _checked(getattr(instance, name)) for name in vars(group) if not name.startswith("_")})
     return bound
+
+
+def _checked(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The same command, which tells arguments that do not fit in one line; Python's own counts `self`."""
+    signature = inspect.signature(command)
+
+    @functools.wraps(command)
+    def call(*args: Any, **options: Any) -> Any:
+        try:
+            signature.bind(*args, **options)
+        except TypeError as error:
+            raise UserError(checks.call_mistake(command.__name__, signature, options, str(error))) from None
+        return command(*args, **options)
+
+    return call

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import builtins
 import contextlib
 import difflib
@@ -196,6 +197,8 @@ def install(
     set_bluesky_event_loop(engine.loop)  # the engine that was made last, which is bluesky.magics' own, had taken it
     shell.register_magics(magics.BlueskyMagics)
 
+    if sys.unraisablehook is not _interrupt_again:
+        sys.unraisablehook = _interrupt_again
     if threading.current_thread() is threading.main_thread() and sys.stdin.isatty():
         signal.signal(signal.SIGQUIT, _nothing_to_pause)  # its default is to end the process, with a core dump
 
@@ -204,6 +207,14 @@ def install(
     for kind in (Plan, GeneratorType):
         if plain is not None:
             plain.for_type(kind, _show_plan)
+
+
+def _interrupt_again(unraisable: Any) -> None:
+    """What Python does with an exception in a destructor, but for a Ctrl-C that fell into one: that is not lost."""
+    if unraisable.exc_type is KeyboardInterrupt:
+        _thread.start_new_thread(_thread.interrupt_main, ())  # from here it would be raised here, and lost again
+    else:
+        sys.__unraisablehook__(unraisable)
 
 
 class _BeforeCell:

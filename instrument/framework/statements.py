@@ -41,7 +41,7 @@ RUN = "__run_statement__"  # what the transformed cells call; a builtin of the s
 NEVER_ITERATED = re.compile(r"plan `(\w+)` was never iterated")
 PLACE = re.compile(r'^ *File "(.*)", line (\d+), in (.+)$')
 PACKAGES = ("bluesky", "ophyd", "IPython", "instrument")  # whose lines say nothing about who forgot a plan
-TEXT_COMMANDS = ("comment",)  # whose argument is the rest of the line
+TEXT_COMMANDS = ("comment", "newfile", "newsample", "newproposal")  # whose argument is the rest of the line
 SHOWN = (bool, int, float, complex, str, bytes)  # kinds of a plan's result that are worth showing
 
 

@@ -32,15 +32,16 @@ def plan(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise PlanArgumentError(_call_mistake(function.__name__, signature, kwargs, str(error))) from None
+            raise PlanArgumentError(call_mistake(function.__name__, signature, kwargs, str(error))) from None
         return Plan(function, *args, **kwargs)
 
     wrapper._is_plan_ = True  # type: ignore[attr-defined]
     return wrapper
 
 
-def _call_mistake(name: str, signature: inspect.Signature, given: dict[str, Any], why: str) -> str:
-    takes = f"it takes {', '.join(signature.parameters)}; nothing moved"
+def call_mistake(name: str, signature: inspect.Signature, given: dict[str, Any], why: str) -> str:
+    """What to tell of a call whose arguments do not fit, for the reason that Python gives."""
+    takes = f"it takes {', '.join(signature.parameters) or 'no arguments'}; nothing moved"
     for argument in given:
         if argument not in signature.parameters:
             near = difflib.get_close_matches(argument, signature.parameters, 1)

@@ -146,6 +146,13 @@ def test_a_loop_of_runs_ends_whenever_the_key_falls(session):
     assert session.value("RE.state") == "idle"
 
 
+def test_a_key_that_falls_into_a_destructor_is_not_lost(session):
+    """Between two runs: Python only tells of an exception there, and goes on."""
+    falls = "import signal; Falls = type('Falls', (), {'__del__': lambda self: signal.raise_signal(signal.SIGINT)})"
+    session.run(falls)
+    assert session.shows("Falls(); [None for _ in iter(int, 1)]") == "KeyboardInterrupt"
+
+
 def test_twice(session):
     """The clean-up of a plan that takes its time is skipped, the motor is stopped all the same."""
     session.run(

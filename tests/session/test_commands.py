@@ -270,6 +270,9 @@ WRONG = {
     "mv(m1, 3mm)": "SyntaxError: invalid decimal literal: mv(m1, 3mm)",
     "for i in range(3) mv m1 i": "SyntaxError: invalid syntax: for i in range(3) mv m1 i",
     "counters m17": "no device is named 'm17'; did you mean 'm7'?",
+    "wa m1": "wa: too many positional arguments; it takes no arguments; nothing moved",
+    "estimate ascan m1 -1 1 20 0.5": "estimate: too many positional arguments; it takes plan; nothing moved",
+    "cen(signl='noisy')": "cen has no argument 'signl': did you mean 'signal'? it takes signal; nothing moved",
 }
 
 
@@ -445,9 +448,9 @@ def test_a_motor_that_is_a_component_is_a_motor(session, peak):
 
 
 def test_file_sample_proposal_comment(session):
-    assert session.shows("newsample iron") == "sample: none -> iron"
+    assert session.shows("newsample iron oxide") == "sample: none -> iron oxide"
     assert session.shows("newproposal 1234") == "proposal_id: training -> 1234"
-    assert "test.dat" in session.shows("newfile test.dat")
+    assert "test.dat" in session.shows(f"newfile {session.directory}/test.dat")
     assert session.shows('comment it\'s a "test"').endswith('comment: it\'s a "test"')
     number = session.scan_id + 1
     session.run("ascan m1 0 0.1 1 0.1")
@@ -459,7 +462,7 @@ def test_file_sample_proposal_comment(session):
     text = (session.directory / "test.dat").read_text()
     assert f"#S {number}  ascan m1 0 0.1 1 0.1\n" in text
     assert 'it\'s a "test"\n' in text
-    assert session.value("cat[-1].metadata['start']['sample']") == "iron"
+    assert session.value("cat[-1].metadata['start']['sample']") == "iron oxide"
     assert "#MD proposal_id = 1234\n" in text
 
 
