@@ -435,6 +435,8 @@ def install(
     statement = RunStatement(run, commands)
     shell.builtin_trap.auto_builtins[RUN] = statement
 
+    # IPython's, of lines that it has split itself; matplotlib, if it is imported just then, tells it as its own.
+    warnings.filterwarnings("ignore", message="`make_tokens_by_line` received")
     plain = warnings.showwarning
 
     def show(message: Warning | str, *where: Any, **more: Any) -> None:
