@@ -12,7 +12,8 @@ from tests.terminal import ROOT
 @pytest.fixture(scope="module")
 def session(tmp_path_factory):
     directory = tmp_path_factory.mktemp("commands")
-    packaged = (ROOT / "instrument/config/iconfig.yml").read_text().replace("devices: [devices.yml]", "")
+    packaged = (ROOT / "instrument/config/iconfig.yml").read_text()
+    packaged = packaged.replace("devices: [devices.yml]", "").replace("seed: null", "seed: 7")
     config = write_config(directory, packaged, devices=DEVICES)
     with Session(directory, arguments=("--config", str(config))) as session:
         yield session
