@@ -22,7 +22,6 @@ from instrument.commands.planning import PlanningCommands
 from instrument.commands.positions import PositionCommands
 from instrument.commands.snapshots import SnapshotCommands
 from instrument.commands.suspending import SuspendingCommands
-from instrument.config.errors import UserError
 from instrument.plans import checks
 
 if TYPE_CHECKING:
@@ -63,10 +62,7 @@ def _checked(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(command)
     def call(*args: Any, **options: Any) -> Any:
-        try:
-            signature.bind(*args, **options)
-        except TypeError as error:
-            raise UserError(checks.call_mistake(command.__name__, signature, options, str(error))) from None
+        checks.fitting(command.__name__, signature, args, options)
         return command(*args, **options)
 
     return call

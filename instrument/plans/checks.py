@@ -17,7 +17,7 @@ from instrument.framework.positioners import is_positioner
 
 
 class PlanArgumentError(UserError, TypeError):
-    """A plan was called with arguments that it does not take, or without some that it needs; also a TypeError."""
+    """A plan or command was called with arguments that it does not take, or without what it needs; also a TypeError."""
 
 
 def plan(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -29,18 +29,26 @@ def plan(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Plan:
-        try:
-            signature.bind(*args, **kwargs)
-        except TypeError as error:
-            raise PlanArgumentError(call_mistake(function.__name__, signature, kwargs, str(error))) from None
+        fitting(function.__name__, signature, args, kwargs)
         return Plan(function, *args, **kwargs)
 
     wrapper._is_plan_ = True  # type: ignore[attr-defined]
     return wrapper
 
 
-def call_mistake(name: str, signature: inspect.Signature, given: dict[str, Any], why: str) -> str:
-    """What to tell of a call whose arguments do not fit, for the reason that Python gives."""
+def fitting(name: str, signature: inspect.Signature, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
+    """Make sure that the arguments of a call fit.
+
+    Raises:
+        PlanArgumentError: They do not; the line says what is taken.
+    """
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise PlanArgumentError(_call_mistake(name, signature, kwargs, str(error))) from None
+
+
+def _call_mistake(name: str, signature: inspect.Signature, given: dict[str, Any], why: str) -> str:
     takes = f"it takes {', '.join(signature.parameters) or 'no arguments'}; nothing moved"
     for argument in given:
         if argument not in signature.parameters:
