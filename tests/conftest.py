@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.gate import NOT_RUN, NOT_RUN_FILE
+from tests.gate import FAILED_FILE, NOT_RUN, NOT_RUN_FILE
 
 pytest_plugins = ["virtual_beamline.pytest_plugin"]
 
@@ -84,7 +84,7 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    """What was NOT RUN, by reason, for tests.gate to print last; and how long the notebooks took in all."""
+    """What was NOT RUN, by reason, and what failed, for tests.gate; and how long the notebooks took in all."""
     reasons = [str(report.longrepr[2]) for report in terminalreporter.getreports("skipped")]
     not_run = collections.Counter(
         reason.removeprefix("Skipped: ") for reason in reasons if reason.removeprefix("Skipped: ").startswith(NOT_RUN)
@@ -92,6 +92,9 @@ def pytest_terminal_summary(terminalreporter, config):
     lines = [f"{reason}: {count} test{'s'[: count > 1]}" for reason, count in sorted(not_run.items())]
     if place := os.environ.get(NOT_RUN_FILE):
         Path(place).write_text("".join(f"{line}\n" for line in lines))
+    if place := os.environ.get(FAILED_FILE):
+        failed = {report.nodeid for kind in ("failed", "error") for report in terminalreporter.getreports(kind)}
+        Path(place).write_text("".join(f"{name}\n" for name in sorted(failed)))
     took = [
         report.duration
         for report in terminalreporter.getreports("passed")
