@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -25,6 +25,8 @@ COMPUTED = frozenset(
 # Records whose control limits are limits of what may be written, not of a display (drvh and drvl; the motor's own).
 LIMITED = frozenset("ao int64out longout motor".split())
 FACTS_TIMEOUT = 1.0  # s; the records answer already, fields that they do not have never will
+MOTOR_FIELDS = "RBV DIFF RDBD PREC MISS HLS LLS SEVR DMOV".split()
+_SEVERITIES = ("", "MINOR", "MAJOR", "INVALID")
 
 
 @dataclass(frozen=True)
@@ -80,22 +82,67 @@ class Step:
         return PvSetpoint(self.name, stop_pv=stop)
 
 
+@dataclass(frozen=True)
+class MotorState:
+    """Whether a motor is where its VAL says, which is where it was sent to.
+
+    Attributes:
+        position: Where it is: RBV.
+        arrived: Within the retry deadband or the last digit that is shown, not out of retries, in no MAJOR alarm.
+        remarks: What speaks for it that it is not, in words.
+    """
+
+    position: float
+    arrived: bool
+    remarks: tuple[str, ...]
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> MotorState:
+        """What the record says.
+
+        Args:
+            fields: Values of `MOTOR_FIELDS`.
+        """
+        severity = int(fields["SEVR"])
+        alarmed = severity >= _SEVERITIES.index("MAJOR")
+        near = abs(fields["DIFF"]) <= max(fields["RDBD"], 10.0 ** -max(fields["PREC"], 0))
+        remarks = {
+            "moving": not fields["DMOV"],
+            "at its high limit switch": fields["HLS"],
+            "at its low limit switch": fields["LLS"],
+            "out of retries": fields["MISS"],
+            f"in {_SEVERITIES[severity]} alarm": alarmed,
+        }
+        arrived = near and not fields["MISS"] and not alarmed
+        return cls(fields["RBV"], arrived, tuple(text for text, applies in remarks.items() if applies))
+
+    def __str__(self) -> str:
+        """As it follows `set, but`."""
+        return ", ".join([f"the motor is at {self.position:g}", *self.remarks])
+
+
 class PvTargets(PvList):
     """The PVs of a snapshot as they are now, and what their records are.
 
     Attributes:
         facts: For each PV, what is known of its record: RTYP, and of inputs DTYP and INP.
+        motors: For each PV that moves a motor, where that is.
     """
 
     def __init__(self, pvs: Sequence[str], *, timeout: float, name: str = "targets") -> None:
         super().__init__(pvs, timeout=timeout, name=name)
         self.facts: dict[str, dict[str, str]] = {}
+        self.motors: dict[str, MotorState] = {}
 
     def take(self) -> None:
-        """Read the PVs, and ask their records what they are."""
+        """Read the PVs and where motors are, and ask their records what they are."""
         super().take()
-        if self.facts:
-            return
+        if not self.facts:
+            self._ask_records()
+        moving = [pv for pv in self.readings if _is_motion(pv, self.facts.get(pv, {}).get("RTYP", ""))]
+        self.motors = _motor_states(moving, self.timeout)
+
+    def _ask_records(self) -> None:
         records = {pv: record_and_field(pv) for pv in self.readings}
         types = _texts((f"{record}.RTYP" for record, _ in records.values()), self.timeout)
         self.facts = {pv: {"RTYP": types.get(f"{record}.RTYP", "")} for pv, (record, _) in records.items()}
@@ -117,6 +164,26 @@ def _texts(pvs: Any, timeout: float) -> dict[str, str]:
     return {pv: shown(reading.value, reading.data_key) for pv, reading in wanted.readings.items()}
 
 
+def _motor_states(pvs: Iterable[str], timeout: float) -> dict[str, MotorState]:
+    """Where motors are; one that does not answer is left out."""
+    records = {pv: record_and_field(pv)[0] for pv in pvs}
+    if not records:
+        return {}
+    fields = [f"{record}.{field}" for record in dict.fromkeys(records.values()) for field in MOTOR_FIELDS]
+    told = PvList(fields, timeout=timeout)
+    told.take()
+    values = {pv: reading.value for pv, reading in told.readings.items()}
+    return {
+        pv: MotorState.of({field: values[f"{record}.{field}"] for field in MOTOR_FIELDS})
+        for pv, record in records.items()
+        if all(f"{record}.{field}" in values for field in MOTOR_FIELDS)
+    }
+
+
+def _is_motion(pv: str, record_type: str) -> bool:
+    return record_type == "motor" and record_and_field(pv)[1] in {"VAL", "DVAL", "RVAL"}
+
+
 def record_and_field(pv: str) -> tuple[str, str]:
     """The record and the field of a PV: `gp:m1` and `gp:m1.VAL` are the same."""
     record, dot, field = pv.partition(".")
@@ -129,6 +196,7 @@ def steps(
     facts: Mapping[str, Mapping[str, str]],
     unreachable: Mapping[str, str],
     tolerance: Tolerance,
+    motors: Mapping[str, MotorState] | None = None,
 ) -> list[Step]:
     """What to do with each entry of a snapshot, in the order in which it was taken.
 
@@ -138,8 +206,9 @@ def steps(
         facts: What is known of their records.
         unreachable: Why a PV has no reading.
         tolerance: What counts as the same value.
+        motors: Where the motors are that some of the PVs move.
     """
-    return [_step(entry, readings, facts, unreachable, tolerance) for entry in entries]
+    return [_step(entry, readings, facts, unreachable, tolerance, motors or {}) for entry in entries]
 
 
 def _step(
@@ -148,6 +217,7 @@ def _step(
     facts: Mapping[str, Mapping[str, str]],
     unreachable: Mapping[str, str],
     tolerance: Tolerance,
+    motors: Mapping[str, MotorState],
 ) -> Step:
     now = readings.get(entry.name)
     if entry.problem is not None:
@@ -167,14 +237,17 @@ def _step(
     value, problem = _value_now(entry, now)
     if problem:
         return Step(entry, now, None, "refuse", problem)
-    if tolerance.same(value, now.value):
+    motor = motors.get(entry.name)
+    same = tolerance.same(value, now.value)
+    if same and (motor is None or motor.arrived):
         return Step(entry, now, value, "same")
     if isinstance(value, np.ndarray | list) and not len(value):
         return Step(entry, now, None, "leave", "an empty array can't be written")
     if beyond := _beyond_limits(value, now, record_type):
         return Step(entry, now, value, "refuse", beyond)
-    is_motion = record_type == "motor" and record_and_field(entry.name)[1] in {"VAL", "DVAL", "RVAL"}
-    return Step(entry, now, value, "move" if is_motion else "set")
+    if not _is_motion(entry.name, record_type):
+        return Step(entry, now, value, "set")
+    return Step(entry, now, value, "move", str(motor) if same else "")
 
 
 def _not_settable(pv: str, facts: Mapping[str, str], text: bool) -> str:

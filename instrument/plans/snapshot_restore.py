@@ -131,7 +131,7 @@ def _restore(
     targets = PvTargets(pvs, timeout=timeout)
     yield from bps.trigger(targets, wait=True)
     entries = list({entry.name if entry.is_pv else entry.key: entry for entry in saved.entries}.values())
-    todo = steps(entries, targets.readings, targets.facts, targets.unreachable, within)
+    todo = steps(entries, targets.readings, targets.facts, targets.unreachable, within, targets.motors)
     name = str(start["plan_name"])
     for line in lines(f"before {saved}" if name == UNDO else str(saved), todo):
         show(line)
@@ -174,15 +174,17 @@ class Check:
     within: Tolerance
 
     def outcome(self, step: Step) -> Step:
-        """A step that was set, and whether the PV has that value now."""
+        """A step that was set, and whether the PV has that value now, and its motor is there."""
         if step.outcome != SET:
             return step
         reading = self.targets.readings.get(step.name)
         if reading is None:
             return step.with_outcome(f"set, but not read again: {self.targets.unreachable.get(step.name, 'no value')}")
-        if self.within.same(step.value, reading.value) or AS_WRITTEN.same(step.value, reading.value):
-            return step
-        return step.with_outcome(f"set, but it is {shown(reading.value, reading.data_key)}")
+        motor = self.targets.motors.get(step.name)
+        if not self.within.same(step.value, reading.value) and not AS_WRITTEN.same(step.value, reading.value):
+            where = f" ({motor})" if motor is not None and motor.remarks else ""
+            return step.with_outcome(f"set, but it is {shown(reading.value, reading.data_key)}{where}")
+        return step if motor is None or motor.arrived else step.with_outcome(f"set, but {motor}")
 
     def changed(self) -> list[Step]:
         """What was as in the snapshot, and is not any more."""

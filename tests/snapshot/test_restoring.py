@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from instrument.devices.pvs import PvReading
-from instrument.devices.restoring import record_and_field, steps
+from instrument.devices.restoring import MotorState, record_and_field, steps
 from instrument.framework.comparison import Tolerance
 from instrument.framework.snapshots import BEFORE, OUTCOME, Entry, Snapshot
 from tests.snapshot.test_taking import is_client, runs, wait_until
@@ -225,6 +225,39 @@ def test_a_value_that_is_not_taken_is_told(snapshot, put, get):
         put("gp:m5_able", "Enable")
 
 
+@pytest.mark.parametrize(
+    ("fields", "outcome", "next_time"),
+    [
+        # an encoder that shows 0.3 or 0, never 0.2
+        (
+            {"UEIP": 1, "ERES": 0.3, "RTRY": 0},
+            "set, but the motor is at 0.3, out of retries",
+            "move: the motor is at 0.3, out of retries",
+        ),
+        ({"CNEN": 0}, "set, but it is 0.0 (the motor is at 0, in MAJOR alarm)", "move"),
+    ],
+)
+def test_a_motor_that_did_not_arrive_is_told(snapshot, put, get, fields, outcome, next_time):
+    put("gp:m7", 0.2)
+    snapshot("gp:m7", "-q")
+    put("gp:m7", 0.0)
+    usual = {field: get(f"gp:m7.{field}") for field in fields}
+    for field, value in fields.items():
+        put(f"gp:m7.{field}", value)
+    try:
+        told = snapshot("--restore", "-1", "--write")
+        assert told.code == 1
+        assert f"\ngp:m7: 0.0 -> 0.2: {outcome}\n" in told.out
+        assert told.err.startswith(f"bluesky_snapshot: snapshot_restore: 0 of 1 were set; gp:m7: {outcome}; ")
+        (row,) = [line for line in snapshot("--restore", "-1").out.splitlines() if line.startswith("gp:m7")]
+        assert row.split(maxsplit=3)[3].strip() == next_time
+    finally:
+        for field, value in usual.items():
+            put(f"gp:m7.{field}", value)
+        put("gp:m7", 0.0)
+    assert get("gp:m7.MISS", "gp:m7.SEVR") == [0, 0]
+
+
 def test_what_is_changed_by_setting_another_pv_is_told(snapshot, put, get):
     put("gp:m6.OFF", 1.0)
     put("gp:m6", 2.0)
@@ -323,6 +356,36 @@ LIMITS = {"lower_ctrl_limit": -1.0, "upper_ctrl_limit": 1.0}
 )
 def test_what_is_done_with_a_pv(arguments, action):
     assert decided(**arguments) == action
+
+
+AT_REST = {
+    "RBV": 1.0,
+    "DIFF": 0.0,
+    "RDBD": 0.001,
+    "PREC": 3,
+    "DMOV": 1,
+    **dict.fromkeys(("MISS", "HLS", "LLS", "SEVR"), 0),
+}
+
+
+@pytest.mark.parametrize(
+    ("fields", "arrived", "told"),
+    [
+        ({}, True, "the motor is at 1"),
+        ({"DIFF": -0.5, "RDBD": 0.5}, True, "the motor is at 1"),
+        ({"DIFF": 0.002}, False, "the motor is at 1"),
+        ({"DIFF": 0.002, "PREC": 2}, True, "the motor is at 1"),  # seen by nobody
+        ({"MISS": 1}, False, "the motor is at 1, out of retries"),
+        ({"HLS": 1}, True, "the motor is at 1, at its high limit switch"),  # where it was to go
+        ({"LLS": 1, "DIFF": -3.0}, False, "the motor is at 1, at its low limit switch"),
+        ({"SEVR": 1}, True, "the motor is at 1"),
+        ({"SEVR": 2}, False, "the motor is at 1, in MAJOR alarm"),
+        ({"SEVR": 3, "DMOV": 0, "DIFF": 1.0}, False, "the motor is at 1, moving, in INVALID alarm"),
+    ],
+)
+def test_whether_a_motor_is_where_it_was_sent_to(fields, arrived, told):
+    state = MotorState.of(AT_REST | fields)
+    assert (state.arrived, str(state)) == (arrived, told)
 
 
 def test_what_is_no_pv_or_was_not_read_is_left(virtual_beamline):
