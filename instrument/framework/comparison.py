@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -58,9 +58,9 @@ class Tolerance:
 
 
 def same_entry(one: Entry, other: Entry, tolerance: Tolerance) -> bool:
-    """Whether two entries have the same value; enumerations are compared by their labels."""
+    """Whether two entries have the same value, or neither has one; enumerations are compared by their labels."""
     if one.problem is not None or other.problem is not None:
-        return False
+        return one.problem is not None and other.problem is not None
     if "enum_strs" in one.data_key and "enum_strs" in other.data_key:
         return one.shown == other.shown
     return tolerance.same(one.value, other.value)
@@ -97,6 +97,7 @@ class Comparison:
         changes: What differs, sorted as in the report.
         count: How many were compared.
         tolerance: What was taken for the same.
+        unknown: Names of those that were read neither time.
     """
 
     before: Snapshot
@@ -104,6 +105,7 @@ class Comparison:
     changes: list[Change]
     count: int
     tolerance: Tolerance
+    unknown: Sequence[str] = ()
 
     def table(self) -> Table:
         """Name, both values, and how much a number has changed."""
@@ -119,6 +121,9 @@ class Comparison:
     def lines(self) -> list[str]:
         """What `snapshot_diff` prints."""
         summary = f"{len(self.changes)} of {self.count} differ{self.tolerance}"
+        if self.unknown:
+            more = f" and {len(self.unknown) - 3} more" if len(self.unknown) > 3 else ""
+            summary += f"; read neither then nor now: {', '.join(self.unknown[:3])}{more}"
         heads = [
             f"{snapshot}: {snapshot.start.get('iso8601', '')}".rstrip(": ") for snapshot in (self.before, self.after)
         ]
@@ -137,6 +142,7 @@ class Comparison:
             "before": self.before.uid,
             "after": self.after.uid or None,
             "compared": self.count,
+            "unknown": list(self.unknown),
             "changes": [
                 {
                     "name": change.name,
@@ -163,13 +169,15 @@ def compare(before: Snapshot, after: Snapshot, tolerance: Tolerance) -> Comparis
         tolerance: What counts as the same.
     """
     ours, theirs = _by_source(before.sorted), _by_source(after.sorted)
-    changes = []
+    changes, unknown = [], []
     sources = sorted(ours.keys() | theirs.keys())
     for source in sources:
         one, other = ours.get(source), theirs.get(source)
         if one is None or other is None or not same_entry(one, other, tolerance):
             changes.append(Change((one or other).name, one, other))  # type: ignore[union-attr]  one of them is there
-    return Comparison(before, after, changes, len(sources), tolerance)
+        elif one.problem is not None:
+            unknown.append(one.name)
+    return Comparison(before, after, changes, len(sources), tolerance, unknown)
 
 
 def _by_source(entries: Iterable[Entry]) -> dict[str, Entry]:

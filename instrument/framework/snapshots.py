@@ -29,8 +29,9 @@ SHOWN_CHARACTERS = 256  # of a text
 OF_EVERY_RUN = frozenset(
     "beamline_id instrument_name proposal_id databroker_catalog hostname login_id pid versions".split()
 )
+GIVEN = "given_metadata"  # which of those were given to this snapshot: that says something about it
 OF_EVERY_SNAPSHOT = frozenset(
-    "uid time scan_id plan_name plan_type plan_description iso8601 hints software_versions".split()
+    f"uid time scan_id plan_name plan_type plan_description iso8601 hints software_versions {GIVEN}".split()
 )
 
 
@@ -125,8 +126,8 @@ class Snapshot:
         return f"{_kind((str(self.start.get('plan_name', PLAN)),))} {self.start.get('scan_id', '?')} ({self.uid[:7]})"
 
     def header(self) -> dict[str, Any]:
-        """The start document without what every run of a session says; sorted by key."""
-        return {key: self.start[key] for key in sorted(self.start) if key not in OF_EVERY_RUN}
+        """The start document without what every run of a session says, unless it was given; sorted by key."""
+        return {key: self.start[key] for key in sorted(self.start.keys() - _of_every_run(self.start) - {GIVEN})}
 
     def table(self) -> Table:
         """The table of the report."""
@@ -159,6 +160,10 @@ class Snapshot:
         }
 
 
+def _of_every_run(start: Mapping[str, Any]) -> frozenset[str]:
+    return OF_EVERY_RUN.difference(start.get(GIVEN, ()))
+
+
 class Collector:
     """Makes a `Snapshot` of documents as they come."""
 
@@ -166,7 +171,7 @@ class Collector:
         self.snapshot = Snapshot()
         self._stream = stream
         self._descriptors: dict[str, Mapping[str, Any]] = {}
-        self._seen: set[str] = set()
+        self._seen: set[tuple[str, bool]] = set()
 
     def take(self, name: str, document: Mapping[str, Any]) -> None:
         """Take one document."""
@@ -205,8 +210,9 @@ class Collector:
                     self._append(Entry(key, keys[key], data[key], timestamps.get(key)))
 
     def _append(self, entry: Entry) -> None:
-        if entry.key not in self._seen:
-            self._seen.add(entry.key)
+        seen = (entry.key, entry.problem is None)  # the stream of those without a value has keys of its own
+        if seen not in self._seen:
+            self._seen.add(seen)
             self.snapshot.entries.append(entry)
 
 
@@ -354,7 +360,8 @@ def listing(starts: Iterable[Mapping[str, Any]]) -> Table:
     table = pyRestTable.Table()
     table.labels = ["scan_id", "uid", "date/time", "metadata"]
     for start in starts:
-        own = ", ".join(f"{key}={start[key]}" for key in sorted(start.keys() - OF_EVERY_RUN - OF_EVERY_SNAPSHOT))
+        keys = sorted(start.keys() - _of_every_run(start) - OF_EVERY_SNAPSHOT)
+        own = ", ".join(f"{key}={start[key]}" for key in keys)
         table.addRow((start.get("scan_id", ""), start["uid"][:8], start.get("iso8601", ""), own))
     return table
 

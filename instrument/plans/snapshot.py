@@ -16,8 +16,8 @@ from bluesky.utils import MsgGenerator, RunEngineControlException
 from instrument.callbacks.snapshot_report import SnapshotReport
 from instrument.config.errors import UserError
 from instrument.devices.notes import Notes
-from instrument.devices.pvs import TIMEOUT, PvList
-from instrument.framework.snapshots import PLAN, UNREACHABLE
+from instrument.devices.pvs import TIMEOUT, PvList, unique_keys
+from instrument.framework.snapshots import GIVEN, OF_EVERY_RUN, PLAN, UNREACHABLE
 from instrument.plans.checks import plan
 
 DESCRIPTION = "archive snapshot of ophyd Signals (usually EPICS PVs)"
@@ -91,6 +91,8 @@ def snapshot(
         "software_versions": software_versions(),
         **(md or {}),
     }
+    if given := sorted(OF_EVERY_RUN.intersection(md or {})):
+        start[GIVEN] = given
 
     def take() -> MsgGenerator[str]:
         uid = yield from bps.open_run(start)
@@ -104,7 +106,9 @@ def snapshot(
                 missing[thing.name] = (_source(thing), " ".join(str(error).split()) or type(error).__name__)
         yield from bps.save()
         if missing:
-            yield from record(Notes(UNREACHABLE, {_key(name): told for name, told in missing.items()}), UNREACHABLE)
+            keys = unique_keys(missing)
+            notes = Notes(UNREACHABLE, {keys[name]: told for name, told in missing.items()})
+            yield from record(notes, UNREACHABLE)
         yield from bps.close_run()
         return uid
 
@@ -123,10 +127,6 @@ def record(thing: Any, stream: str) -> MsgGenerator[None]:
     yield from bps.create(name=stream)
     yield from bps.read(thing)
     yield from bps.save()
-
-
-def _key(name: str) -> str:
-    return name.replace(".", "_").replace("/", "_")  # what a data key may not have
 
 
 def _source(thing: Any) -> str:

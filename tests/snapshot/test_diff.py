@@ -126,6 +126,17 @@ def test_a_tolerance_is_a_number_0_or_more(wrong):
         Tolerance(wrong)
 
 
+def test_what_was_read_neither_time_is_no_difference_and_told():
+    def one(**problems):
+        return Snapshot({}, [Entry(key, {"source": f"PV:{key}"}, 1, None, why) for key, why in problems.items()])
+
+    found = compare(one(a=None, b=None, c="x", d="x"), one(a=None, b="y", c=None, d="y"), Tolerance())
+    assert [change.name for change in found.changes] == ["b", "c"]
+    assert found.lines()[-1] == "2 of 4 differ; read neither then nor now: d"
+    assert [change.name for change in found.unread] == ["b"]
+    assert found.as_json()["unknown"] == ["d"]
+
+
 def test_enumerations_are_compared_by_their_labels():
     def one(value, labels):
         return Snapshot({}, [Entry("a", {"source": "PV:a", "enum_strs": labels}, value)])

@@ -14,6 +14,7 @@ import pytest
 
 from instrument.framework.index import RunIndex
 from instrument.framework.runfiles import DataDirectory, RunFile
+from instrument.framework.snapshots import UNREACHABLE, Snapshot
 
 DEADLINE = 60.0
 
@@ -83,13 +84,28 @@ def test_names_that_differ_only_in_signs_have_keys_of_their_own():
 
 
 def test_a_pv_that_does_not_answer_is_a_line_and_exit_code_1_and_the_others_are_recorded(snapshot):
-    told = snapshot("gp:m1", "gp:nope", "gp:m2", "--timeout", "3")
+    told = snapshot("gp:m1", "gp:no.pe", "gp:no_pe", "gp:m2", "--timeout", "3")  # their data keys would be one
     assert told.code == 1
-    assert told.err == "bluesky_snapshot: gp:nope is not in the snapshot: no answer in 3 s\n"
+    lines = [f"bluesky_snapshot: {pv} is not in the snapshot: no answer in 3 s" for pv in ("gp:no.pe", "gp:no_pe")]
+    assert told.err.splitlines() == lines
     rows = [line.split(maxsplit=2) for line in told.out.splitlines() if "PV  " in line]
-    assert ["PV", "gp:nope", "not read: no answer in 3 s"] in [[*row[:2], row[2].rstrip()] for row in rows]
+    for pv in ("gp:no.pe", "gp:no_pe"):
+        assert ["PV", pv, "not read: no answer in 3 s"] in [[*row[:2], row[2].rstrip()] for row in rows]
     assert told.out.count(" PV     gp:m") == 2
     assert snapshot("--show").out == told.out
+
+
+def test_an_unreachable_pv_is_a_line_although_another_has_the_data_key_that_it_would_have():
+    answers = {"a_b": {"source": "PV:a.b", "dtype": "number", "shape": []}}
+    silent = {"a_b": {"source": "PV:a_b", "dtype": "string", "shape": []}}
+    documents = [("start", {"uid": "1"})]
+    for stream, data_keys, value in (("primary", answers, 1.5), (UNREACHABLE, silent, "no answer")):
+        documents.append(("descriptor", {"uid": stream, "name": stream, "data_keys": data_keys}))
+        documents.append(("event", {"descriptor": stream, "data": {"a_b": value}, "timestamps": {"a_b": 0.0}}))
+    assert [(entry.name, entry.shown) for entry in Snapshot.of(documents).entries] == [
+        ("a.b", "1.5"),
+        ("a_b", "not read: no answer"),
+    ]
 
 
 def test_pvs_come_from_files_too(snapshot, tmp_path):
@@ -100,12 +116,16 @@ def test_pvs_come_from_files_too(snapshot, tmp_path):
 
 
 def test_quiet_prints_the_uid_only_and_the_list_has_what_was_said_of_each(snapshot, tmp_path):
-    uid = snapshot("gp:m1", "-q", "-m", "purpose=just tuned, situation=routine").out.strip()
+    given = "proposal_id=GUP-1, purpose=just tuned, situation=routine"  # one that every run has, and two others
+    uid = snapshot("gp:m1", "-q", "-m", given).out.strip()
     (run,) = runs(tmp_path)
     assert run.uid == uid
     listed = snapshot("--list").out
     assert f"1       {uid[:8]} " in listed
-    assert " purpose=just tuned, situation=routine\n" in listed
+    assert f" {given}\n" in listed
+    shown = snapshot("--show").out
+    assert "\nproposal_id: GUP-1\npurpose: just tuned\nscan_id: 1\nsituation: routine\n" in shown
+    assert "beamline_id" not in shown  # which says nothing about this one
     assert snapshot("--list", "-q").out.strip() == uid
     assert snapshot("--show", uid[:6], "-q").out.strip() == uid
     assert snapshot("--show", "1", "-q").out.strip() == uid
