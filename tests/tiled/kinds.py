@@ -5,10 +5,14 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from event_model import compose_run
+from bluesky import RunEngine
+from bluesky import plan_stubs as bps
+from bluesky import plans as bp
+from event_model import ComposeStreamResource, compose_run
 from PIL import Image
 
 from instrument.callbacks.journal import Journal
+from instrument.devices.pvs import Completion
 from instrument.framework.index import RunIndex
 from instrument.framework.runfiles import DataDirectory
 
@@ -20,6 +24,85 @@ NUMBER = {"source": "PV:gp:m1", "dtype": "number", "shape": [], "precision": 5, 
 def frames(count, seed=0):
     """Images that are all different."""
     return (np.arange(count * HEIGHT * WIDTH).reshape(count, HEIGHT, WIDTH) * 7 + seed).astype(np.uint16)
+
+
+def finished():
+    """A status of what is done at once."""
+    done = Completion()
+    done.finish()
+    return done
+
+
+class Flyer:
+    """Collects a table of events while it flies; the RunEngine asks for it afterwards, and makes a page of it."""
+
+    name = "flyer"
+    parent = None
+
+    def kickoff(self):
+        return finished()
+
+    def complete(self):
+        return finished()
+
+    def describe_collect(self):
+        return {"flown": {"m1": NUMBER, "counts": {"source": "PV:gp:scaler1", "dtype": "integer", "shape": []}}}
+
+    def collect(self):
+        for n in range(5):
+            when = EPOCH + n / 8
+            yield {"time": when, "data": {"m1": n / 4, "counts": n**2}, "timestamps": {"m1": when, "counts": when}}
+
+
+class StreamingCamera:
+    """Writes images while it flies, and says how many there are by now, as detectors of ophyd-async do."""
+
+    name = "camera"
+    parent = None
+
+    def __init__(self, path, count):
+        resource = ComposeStreamResource()(
+            mimetype="application/x-hdf5",
+            uri=f"file://localhost{path}",
+            data_key="image",
+            parameters={
+                "dataset": "/entry/data/data",
+                "swmr": False,
+                "multiplier": 1,
+                "chunk_shape": (1, HEIGHT, WIDTH),
+            },
+        )
+        self._resource, self._compose_datum = resource.stream_resource_doc, resource.compose_stream_datum
+        self._count = count
+        self._told = 0
+
+    def kickoff(self):
+        return finished()
+
+    def complete(self):
+        return finished()
+
+    def describe_collect(self):
+        shape = [1, HEIGHT, WIDTH]
+        return {
+            "image": {
+                "source": "PV:ad:",
+                "dtype": "array",
+                "shape": shape,
+                "dtype_numpy": "<u2",
+                "external": "STREAM:",
+            }
+        }
+
+    def get_index(self):
+        return min(self._told + 2, self._count)  # two more each time
+
+    def collect_asset_docs(self, index=None):
+        if not self._told:
+            yield "stream_resource", self._resource
+        stop = self.get_index() if index is None else index
+        yield "stream_datum", self._compose_datum(indices={"start": self._told, "stop": stop})
+        self._told = stop
 
 
 class Recorder:
@@ -213,6 +296,33 @@ class Recorder:
             )
         self.stop(run)
 
+    def run(self, kind, plan):
+        """A run of bluesky's own RunEngine."""
+        engine = RunEngine({"scan_id": len(self.uids), "kind": kind}, context_managers=[])
+        engine.subscribe(self.journal)
+        (self.uids[kind],) = engine(plan)
+
+    def flown(self):
+        self.run("flown", bp.fly([Flyer()]))
+
+    def streamed(self, points=5):
+        path = self.data.root / "images" / "streamed.h5"
+        self.images["streamed"] = frames(points, seed=5)
+        with h5py.File(path, "w") as file:
+            file["/entry/data/data"] = self.images["streamed"]
+        camera = StreamingCamera(path, points)
+
+        def plan():
+            yield from bps.open_run()
+            yield from bps.declare_stream(camera, name="primary", collect=True)
+            yield from bps.kickoff(camera, wait=True)
+            for _ in range(0, points, 2):
+                yield from bps.collect(camera, name="primary")
+            yield from bps.complete(camera, wait=True)
+            yield from bps.close_run()
+
+        self.run("streamed", plan())
+
     def all(self):
         self.scan(sample="silver behenate", operator="Ada", proposal={"id": 17, "title": "Strain in steel"})
         self.nothing()
@@ -224,6 +334,8 @@ class Recorder:
         self.hdf5("images_one", 1)
         self.hdf5("images_many", 3)
         self.tiff()
+        self.flown()
+        self.streamed()
 
 
 def wait_for(condition, what, deadline=60.0):

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import io
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -16,7 +17,9 @@ from PIL import Image
 from instrument import tiled_client
 from instrument.framework.runfiles import DataDirectory, RunFile, make_packer
 from instrument.tiled.connection import Server as Connection
+from instrument.tiled.export import export
 from instrument.tiled.writing import TiledConsumer
+from tests.faults.session import write_config
 from tests.terminal import ROOT, clean_environment
 
 from .kinds import Recorder
@@ -91,7 +94,15 @@ def test_values_of_all_types_come_back(filled):
     assert run.start["note"] == 'ü "quoted" \\ %_'
 
 
-@pytest.mark.parametrize(("kind", "per_point"), [("images_one", 1), ("images_many", 3), ("tiff", 1)])
+def test_the_table_of_a_fly_run_is_what_was_collected(filled):
+    run = filled.catalog[filled.uids["flown"]]
+    assert run.streams == ["flown"]
+    table = run.data("flown")
+    assert list(table["m1"]) == [n / 4 for n in range(5)]
+    assert list(table["counts"]) == [n**2 for n in range(5)]
+
+
+@pytest.mark.parametrize(("kind", "per_point"), [("images_one", 1), ("images_many", 3), ("tiff", 1), ("streamed", 1)])
 def test_images_are_read_by_slice_and_as_png(filled, kind, per_point):
     run = filled.catalog[filled.uids[kind]]
     images = filled.images[kind]
@@ -120,6 +131,69 @@ def test_journal_to_tiled_to_journal_is_the_same_uid_by_uid(server, filled, tmp_
         assert [name for name, _ in RunFile(path)][-1] == "stop"
     code, lines, _ = instrument(server, "export", tmp_path / "again")
     assert lines[-1].startswith(f"0 runs to {tmp_path / 'again'}, {len(filled.uids)} were there")
+
+
+# Of a scan of five points, three batches of documents: the third run is cut short when three points are there.
+DIES = """
+import itertools, os, signal, sys
+from instrument import tiled_cli
+from instrument.cli import main
+from instrument.tiled.writing import TiledConsumer, TiledRun
+
+def dies_after(method, times):
+    calls = itertools.count(1)
+    def called(*arguments):
+        done = method(*arguments)
+        if next(calls) == times:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return done
+    return called
+
+tiled_cli._WORKERS = 1  # it dies between two requests: what there is afterwards is not left to chance
+if sys.argv.pop(1) == "between runs":
+    TiledConsumer.send_whole = dies_after(TiledConsumer.send_whole, 4)
+else:
+    tiled_cli._BATCH = 2  # as of a run of thousands of documents, which is not sent in one request
+    TiledRun.take = dies_after(TiledRun.take, 8)
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("server", ["sqlite"], indirect=True)
+def test_a_backfill_that_is_killed_and_begun_again_leaves_one_copy_of_each_run(server, tmp_path):
+    recorder = Recorder(tmp_path / ".data")
+    for number in range(9):
+        recorder.scan(f"scan{number}", points=5)
+    recorder.close()
+    config = write_config(tmp_path, f"tiled: {{url: '{server.url}', catalog: killed}}")
+    arguments = ("backfill", "--config", config)
+    for place, there in (("between runs", 4), ("amidst a run", 7)):
+        died = subprocess.run(
+            [sys.executable, "-c", DIES, place, "tiled", *map(str, arguments)],
+            cwd=tmp_path,
+            env=clean_environment(tmp_path, PYTHONPATH=str(ROOT), TILED_API_KEY=server.write_key),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert died.returncode == -signal.SIGKILL, died.stderr
+        assert len(server.search("killed")) == there
+    cat = tiled_client.connect(server.url, api_key=server.read_key, catalog="killed")
+    (cut,) = [run for run in cat.runs() if run.stop is None]
+    assert len(cut.data()) == 3
+
+    code, lines, error = instrument(server, *arguments, cwd=tmp_path)
+    assert code == 0, error
+    assert lines[0].endswith("6 of 9 runs are there, 3 are sent")
+    assert sorted(server.search("killed")) == sorted(recorder.uids.values())
+    again = DataDirectory(tmp_path / "again")
+    outcomes = list(export(Connection(server.files), "killed", recorder.uids.values(), again.runs))
+    assert outcomes == [(uid, "written") for uid in recorder.uids.values()]
+    for uid in recorder.uids.values():
+        (path,), (original,) = (data.runs.glob(f"*/*/{uid}.msgpack") for data in (again, recorder.data))
+        assert path.read_bytes() == original.read_bytes()
+        assert list(cat[uid].data()["m1"]) == [0, 1, 2, 3, 4]
 
 
 def nodes_of(server, path):
@@ -154,7 +228,7 @@ def nodes_of(server, path):
 
 def test_a_run_that_is_sent_whole_lies_there_as_one_that_was_fed_while_it_went_on(server, filled):
     """One request of ours, or those of stock Tiled's client, which a facility's server takes as well."""
-    kinds = ("scan", "values", "configured_again", "images_many")
+    kinds = ("scan", "values", "configured_again", "images_many", "flown", "streamed")
     consumer = TiledConsumer(Connection(server.files), "piecewise")
     for kind in kinds:
         (path,) = filled.data.runs.glob(f"*/*/{filled.uids[kind]}.msgpack")

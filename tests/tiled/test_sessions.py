@@ -1,4 +1,7 @@
-"""Two sessions on two beamlines, at once, into one server over PostgreSQL: nothing lost, nothing mixed."""
+"""Two sessions on two beamlines, at once, into one server over PostgreSQL: nothing lost, nothing mixed.
+
+What comes out again is what the journals have, of the runs that were fed while they went on, too.
+"""
 
 import os
 import subprocess
@@ -9,6 +12,8 @@ import pytest
 from instrument import tiled_client
 from instrument.framework.presence import SoleOwner
 from instrument.framework.runfiles import DataDirectory, RunFile
+from instrument.tiled.connection import Server as Connection
+from instrument.tiled.export import export
 from tests.faults.session import write_config
 from tests.terminal import ROOT, clean_environment
 
@@ -82,7 +87,7 @@ def beamlines(tmp_path, postgresql_server):
         beamline.end()
 
 
-def test_nothing_is_lost_and_nothing_mixed(beamlines, postgresql_server):
+def test_nothing_is_lost_and_nothing_mixed(beamlines, postgresql_server, tmp_path):
     server = postgresql_server
     for beamline in beamlines:
         motor = BEAMLINES[beamline.name]
@@ -122,3 +127,8 @@ def test_nothing_is_lost_and_nothing_mixed(beamlines, postgresql_server):
             motor = BEAMLINES[beamline.name]
             assert list(table[motor]) == [event[motor] for event in primary if "noisy" in event]
             assert list(table["noisy"]) == [event["noisy"] for event in primary if "noisy" in event]
+        again = DataDirectory(tmp_path / "again" / beamline.name)
+        uids = [path.stem for path in beamline.paths()]
+        assert list(export(Connection(server.files), beamline.name, uids, again.runs)) == [(u, "written") for u in uids]
+        for path in beamline.paths():
+            assert (again.runs / path.relative_to(beamline.data.runs)).read_bytes() == path.read_bytes()
