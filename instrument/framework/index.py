@@ -2,7 +2,8 @@
 
 SQLite, with the start and stop documents, every metadata key, every word, and where in each file its streams lie. The
 writer keeps it up; whoever reads brings it up to date first (`refresh`), which costs a `stat` per month of data. It can
-be deleted at any time: the files are the truth, and it is rebuilt from them.
+be deleted at any time: the files are the truth, and it is rebuilt from them. One thing it alone knows, the order of
+arrival where a clock was set back: rebuilt, it has runs by the times at which they say that they began.
 """
 
 from __future__ import annotations
