@@ -447,10 +447,12 @@ class Session:
         from instrument.plans.defaults import Counters, with_devices
 
         self.counters = Counters(self.devices, self.health.usable)
-        snapshots = JournalSnapshots(self.index)
+        parts = {
+            "snapshots": JournalSnapshots(self.index),
+            "counted": lambda: (self.counters.devices, self.bec.selected),
+        }
         self.plans = {
-            name: with_devices(getattr(plans, name), self.devices, self.counters, snapshots=snapshots)
-            for name in plans.__all__
+            name: with_devices(getattr(plans, name), self.devices, self.counters, **parts) for name in plans.__all__
         }
 
     def engine_without_documents(self) -> RunEngine:

@@ -25,7 +25,7 @@ from instrument.callbacks.windows import Windows
 from instrument.config.errors import UserError
 from instrument.config.names import LOGGER_NAME
 from instrument.framework import screen
-from instrument.framework.statistics import PeakStatistics, peak_statistics
+from instrument.framework.statistics import PeakStatistics, clearness, peak_statistics
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -157,20 +157,7 @@ class Series:
 
     def clearest_of(self, signals: Sequence[str]) -> str:
         """What of some signals that were measured shows the clearest peak; see `clearest`."""
-
-        def clearness(name: str) -> tuple[float, float]:
-            (values,) = self.arrays(name)
-            values = values[np.isfinite(values)]
-            size = float(np.max(np.abs(values))) if values.size else 0.0
-            change = float(np.ptp(values)) / size if size else 0.0
-            found = self.statistics.get(name)
-            if found is None or not found.found or found.height is None:
-                return -1.0, change
-            # Of few points the noise is not known; a peak is then judged by its height against its background.
-            scatter = 0.02 * size if found.noise is None else found.noise
-            return abs(found.height) / max(scatter, 1e-6 * abs(found.height)), change
-
-        return max(signals, key=clearness)
+        return max(signals, key=lambda name: clearness(self.arrays(name)[0], self.statistics.get(name)))
 
     @property
     def wants_drawing(self) -> bool:

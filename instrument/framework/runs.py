@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from instrument.framework.index import Row, RunIndex
 
-# Plans whose plan_args are what a person types, in that order (instrument.plans.scans, instrument.plans.counting).
-SPEC_SCANS = ("ascan", "dscan", "a2scan", "d2scan", "mesh", "dmesh", "timescan")
+# Plans whose plan_args are what a person types, in that order (instrument.plans.scans, .counting, .lineup).
+SPEC_SCANS = ("ascan", "dscan", "a2scan", "d2scan", "mesh", "dmesh", "timescan", "lup")
 LABELS = ("scan_id", "start", "duration", "plan", "points", "status", "uid")
 _AGO = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|h|d|w)")
 _SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 604800}

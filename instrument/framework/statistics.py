@@ -86,6 +86,27 @@ class PeakStatistics:
         return self.cen is not None
 
 
+def clearness(y: ArrayLike, found: PeakStatistics | None) -> tuple[float, float]:
+    """How clearly a signal shows a peak, to compare signals of one scan by: the larger, the clearer.
+
+    Args:
+        y: What was measured.
+        found: What is known of its peak.
+
+    Returns:
+        Height of the peak over the noise, -1 without a peak; and how much the signal changes, relative to its size.
+    """
+    values = np.asarray(y, dtype=float)
+    values = values[np.isfinite(values)]
+    size = float(np.max(np.abs(values))) if values.size else 0.0
+    change = float(np.ptp(values)) / size if size else 0.0
+    if found is None or not found.found or found.height is None:
+        return -1.0, change
+    # Of few points the noise is not known; a peak is then judged by its height against its background.
+    scatter = 0.02 * size if found.noise is None else found.noise
+    return abs(found.height) / max(scatter, 1e-6 * abs(found.height)), change
+
+
 class _Fit(NamedTuple):
     chi2: float  # sum of squared residuals
     centre: float

@@ -13,7 +13,7 @@ from typing import Any
 from bluesky.utils import Plan
 
 from instrument.config.errors import UserError
-from instrument.framework.positioners import is_positioner
+from instrument.framework.positioners import is_positioner, is_read_only
 
 
 class PlanArgumentError(UserError, TypeError):
@@ -62,7 +62,7 @@ def motor_of(plan: str, motor: Any) -> Any:
     """`motor`, if it can be moved.
 
     Raises:
-        UserError: It is something else, its name for instance.
+        UserError: It is something else, its name for instance, or a signal that is only read.
     """
     if isinstance(motor, str):
         raise UserError(
@@ -70,6 +70,8 @@ def motor_of(plan: str, motor: Any) -> Any:
         )
     if not callable(getattr(motor, "set", None)) or not hasattr(motor, "name"):
         raise UserError(f"{plan}: {_shown(motor)} can't be moved: give a motor; nothing moved")
+    if is_read_only(motor):
+        raise UserError(f"{plan}: {motor.name} is read-only, it can't be moved: give a motor; nothing moved")
     return motor
 
 

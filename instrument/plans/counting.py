@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from bluesky import Msg
 from bluesky import plan_stubs as bps
 from bluesky import plans as bp
 from bluesky import preprocessors as bpp
@@ -59,6 +60,35 @@ def reading_for(seconds: float | None, detectors: Sequence[Any]) -> TakeReading:
         return (yield from bps.trigger_and_read(devices, name=name))
 
     return waited
+
+
+def step_for(time: float | None, detectors: Sequence[Any]) -> Callable[..., MsgGenerator[Any]]:
+    """How a point is made: bluesky's `one_nd_step`, and its messages without the stubs where it is run dry.
+
+    Each of the ten stubs of a point formats the whole call stack, in case that nobody iterates it: 0.7 ms a point.
+    """
+    take_reading = reading_for(time, detectors)
+
+    def step(detectors: Sequence[Any], step: Mapping[Any, float], pos_cache: dict[Any, Any]) -> MsgGenerator[Any]:
+        if not preflight.is_dry():
+            return (yield from bps.one_nd_step(detectors, step, pos_cache, take_reading))
+        for motor, position in step.items():
+            if position != pos_cache[motor]:
+                yield Msg("set", motor, position, group="set")
+                pos_cache[motor] = position
+        yield Msg("wait", None, group="set")
+        if take_reading is not bps.trigger_and_read:
+            yield Msg("sleep", None, time)
+        for detector in detectors:
+            yield Msg("trigger", detector, group="trigger")
+        yield Msg("wait", None, group="trigger")
+        yield Msg("create", None, name="primary")
+        for device in (*detectors, *step):
+            yield Msg("read", device)
+        yield Msg("save")
+        return None
+
+    return step
 
 
 @plan

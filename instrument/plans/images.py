@@ -13,8 +13,9 @@ from bluesky.utils import MsgGenerator
 
 from instrument.config.errors import UserError
 from instrument.config.names import LOGGER_NAME
-from instrument.plans import checks
+from instrument.plans import checks, preflight
 from instrument.plans.checks import plan
+from instrument.plans.counting import count_times
 
 logger = logging.getLogger(LOGGER_NAME)
 
@@ -78,7 +79,7 @@ def ad_vs_motor(
         The run's uid.
 
     Raises:
-        UserError: An argument is wrong; nothing has moved.
+        UserError: An argument is wrong, a point is outside of the limits, or images can't be kept; nothing has moved.
     """
     name = "ad_vs_motor"
     camera = camera_of(name, camera, "stats1")
@@ -87,8 +88,15 @@ def ad_vs_motor(
     num = checks.count(name, "num", num)
     checks.within_limits(name, motor, (start, stop))
     plugins = ("hdf1", "stats1") if images else ("stats1",)
-    scan = bp.scan([camera], motor, start, stop, num, md={"plan_name": name, **(md or {})})
-    return (yield from camera.keeping(scan, *plugins))
+
+    def scan() -> MsgGenerator[str | None]:
+        return bp.scan([camera], motor, start, stop, num, md={"plan_name": name, **(md or {})})
+
+    def announced() -> MsgGenerator[str | None]:
+        yield from preflight.announced(name, scan, points=num, known=count_times([camera]))
+        return (yield from scan())
+
+    return (yield from camera.keeping(announced(), *plugins))
 
 
 @plan

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from bluesky import plan_stubs as bps
@@ -16,16 +17,19 @@ from bluesky.utils import MsgGenerator
 from instrument.config.errors import UserError
 from instrument.config.names import LOGGER_NAME
 from instrument.framework import screen
-from instrument.framework.statistics import PeakStatistics, peak_statistics
+from instrument.framework.statistics import PeakStatistics, clearness, peak_statistics
 from instrument.plans import checks, preflight
 from instrument.plans.checks import plan
-from instrument.plans.counting import count_times
+from instrument.plans.counting import count_times, counting_for, names, step_for
 
 logger = logging.getLogger(LOGGER_NAME)
 
 KEYS = ("cen", "com", "max", "min")
+USUAL_POINTS = 11
 FEWEST_POINTS = 3  # of a scan that is to show a peak
 SAME_WIDTH = 0.25  # part of its width by which that of a stable peak may change from scan to scan
+
+Counted = Callable[[], tuple[Sequence[Any], Sequence[str]]]  # detectors, and the signals that are plotted; none: all
 
 
 @dataclass(frozen=True)
@@ -48,15 +52,15 @@ class Lineup:
 
 
 class _Readings:
-    """Collects two columns of a run's primary stream, as the run is recorded."""
+    """Collects the motor's and some other columns of a run's primary stream, as the run is recorded."""
 
-    def __init__(self, motor: Any, detector: Any, signal: str | None) -> None:
-        self._motor, self._detector, self._signal = motor.name, detector.name, signal
+    def __init__(self, motor: Any, detector: Any, signals: Sequence[str]) -> None:
+        self._motor, self._detector, self._signals = motor.name, detector.name, signals
         self._descriptors: set[str] = set()
-        self.x_name, self.signal = motor.name, signal or detector.name
+        self.x_name, self.signals = motor.name, signals or (detector.name,)
         self.scan_id: int | None = None
         self.x: list[float] = []
-        self.y: list[float] = []
+        self.columns: dict[str, list[Any]] = {}
 
     def __call__(self, name: str, doc: dict[str, Any]) -> None:
         if name == "start":
@@ -64,12 +68,39 @@ class _Readings:
         elif name == "descriptor" and doc.get("name") == "primary":
             self._descriptors.add(doc["uid"])
             self.x_name = _hinted(doc, self._motor)
-            self.signal = self._signal or _hinted(doc, self._detector)
+            self.signals = self._signals or (_hinted(doc, self._detector),)
         elif name == "event" and doc["descriptor"] in self._descriptors:
             data = doc["data"]
-            if self.x_name in data and self.signal in data:
+            if self.x_name in data:
                 self.x.append(data[self.x_name])
-                self.y.append(data[self.signal])
+                for signal in self.signals:
+                    if signal in data:
+                        self.columns.setdefault(signal, []).append(data[signal])
+
+    def clearest(self, *, recorded: bool) -> tuple[str, PeakStatistics]:
+        """The signal that shows the clearest peak, and the peak.
+
+        Args:
+            recorded: It was no dry run.
+
+        Raises:
+            UserError: None of the signals was recorded, or none is a number.
+        """
+        if recorded and not self.columns:
+            missing = ", ".join(map(repr, self.signals))
+            raise UserError(f"scan {self.scan_id} has no readings of {missing}: no peak can be looked for")
+        found = {}
+        for signal, values in self.columns.items():
+            try:
+                found[signal] = peak_statistics(self.x, values)
+            except (TypeError, ValueError):  # no number
+                continue
+        if recorded and not found:
+            raise UserError(f"{', '.join(self.columns)} is no number in scan {self.scan_id}: it has no peak")
+        if not found:
+            return self.signals[0], peak_statistics([], [])
+        signal = max(found, key=lambda name: clearness(self.columns[name], found[name]))
+        return signal, found[signal]
 
 
 def _hinted(descriptor: dict[str, Any], name: str) -> str:
@@ -85,7 +116,8 @@ def scan_peak(
     high: float,
     num: int,
     *,
-    signal: str | None = None,
+    time: float | None = None,
+    signal: str | Sequence[str] | None = None,
     md: dict[str, Any] | None = None,
 ) -> MsgGenerator[Lineup]:
     """Scan `motor` from `low` to `high` and measure the peak of the first detector. The motor stays at `high`.
@@ -96,18 +128,32 @@ def scan_peak(
         low: Where the scan begins.
         high: Where it ends.
         num: How many points.
-        signal: Which signal shows the peak; the detector's hinted one if it is not given.
+        time: Count time of each point (s); None: as the detectors are set.
+        signal: Which signal shows the peak; of several the one with the clearest; the first detector's hinted one if it
+            is not given.
         md: Metadata.
     """
-    readings = _Readings(motor, detectors[0], signal)
-    uid = yield from bpp.subs_wrapper(bp.scan(list(detectors), motor, low, high, num, md=md), {"all": [readings]})
-    if uid is not None and not readings.y:
-        raise UserError(f"scan {readings.scan_id} has no readings of {readings.signal!r}: no peak can be looked for")
-    try:
-        statistics = peak_statistics(readings.x, readings.y)
-    except (TypeError, ValueError):
-        raise UserError(f"{readings.signal} is no number in scan {readings.scan_id}: it has no peak") from None
-    return Lineup(uid, readings.scan_id, readings.signal, statistics, high)
+    signals = (signal,) if isinstance(signal, str) else tuple(signal or ())
+    readings = _Readings(motor, detectors[0], signals)
+    run = _scan(detectors, motor, low, high, num, time, md)
+    uid = yield from bpp.subs_wrapper(run, {"all": [readings]})
+    name, statistics = readings.clearest(recorded=uid is not None)
+    return Lineup(uid, readings.scan_id, name, statistics, high)
+
+
+def _scan(
+    detectors: Sequence[Any],
+    motor: Any,
+    low: float,
+    high: float,
+    num: int,
+    time: float | None,
+    md: dict[str, Any] | None = None,
+) -> MsgGenerator[Any]:
+    if time is None:
+        return bp.scan(list(detectors), motor, low, high, num, md=md)
+    run = bp.scan(list(detectors), motor, low, high, num, per_step=step_for(time, detectors), md=md)
+    return counting_for(time, detectors, run)
 
 
 def signal_of(plan_name: str, detector: Any, signal: str | None) -> str | None:
@@ -116,14 +162,19 @@ def signal_of(plan_name: str, detector: Any, signal: str | None) -> str | None:
     Raises:
         UserError: The detector has several, and none is named.
     """
-    hints = getattr(detector, "hints", None)
-    fields = hints.get("fields", []) if isinstance(hints, dict) else []
+    fields = _fields(detector)
     if signal is None and len(fields) > 1:
         raise UserError(
             f"{plan_name}: {detector.name} has several signals ({', '.join(fields)}): "
             f"say which, as in signal={fields[-1]!r}; nothing moved"
         )
     return signal if signal is not None else (fields[0] if fields else None)
+
+
+def _fields(detector: Any) -> list[str]:
+    """The hinted signals of a detector."""
+    hints = getattr(detector, "hints", None)
+    return hints.get("fields", []) if isinstance(hints, dict) else []
 
 
 def position_of(motor: Any) -> MsgGenerator[float]:
@@ -137,64 +188,119 @@ def lup(
     motor: Any,
     start: float,
     finish: float,
-    num: int = 11,
+    num: float | None = None,
     key: str = "cen",
     *,
+    time: float | None = None,
     signal: str | None = None,
     md: dict[str, Any] | None = None,
+    counted: Counted | None = None,
 ) -> MsgGenerator[Lineup]:
     """Line up: scan a motor about where it is, then move it to the peak. Without a peak in the scan it goes back.
+
+    Also in SPEC's order: motor, start, finish, intervals (one less than points), count time. Then the peak is that of
+    the plotted signal, or the clearest one of what counts.
 
     Args:
         detectors: What is read; the peak is looked for in the first one.
         motor: What is moved.
         start: Where the scan begins, relative to where the motor is (its unit).
         finish: Where the scan ends, relative to where the motor is.
-        num: How many points.
+        num: How many points; None: 11.
         key: Where to go: "cen" (mid-point between the half heights), "com" (centre of mass), "max" or "min".
+        time: Count time of each point (s); None: as the detectors are set.
         signal: Which signal of the first detector, if it has several.
         md: Metadata.
+        counted: What counts, and what of it is plotted, for SPEC's order; a session fills it in.
 
     Returns:
         What was found.
 
     Raises:
         UserError: An argument is wrong, or the scan would leave the motor's limits; nothing has moved.
+
+    Example:
+        lup(noisy, m1, -0.2, 0.2, 21)       lup noisy m1 -0.2 0.2 21       lup m1 -0.2 0.2 20 0.5
     """
+    signals: str | Sequence[str] | None
+    plotted: Sequence[str] = ()
+    in_spec_order = isinstance(motor, Real) and not isinstance(motor, bool)
+    if in_spec_order:
+        spec_time, intervals = num, finish
+        motor, start, finish = detectors, float(motor), start
+        if spec_time is not None and time is not None:
+            raise UserError("lup: the time is given twice; nothing moved")
+        time = time if spec_time is None else spec_time
+        num = checks.count("lup", "intervals", intervals, FEWEST_POINTS - 1) + 1
+        if counted is None:
+            raise UserError("lup: no detector is given, as in lup(noisy, m1, -0.2, 0.2, 21); nothing moved")
+        detectors, plotted = counted()
     detectors = checks.detectors_of("lup", detectors)
     motor = checks.motor_of("lup", motor)
     start, finish = checks.number("lup", "start", start), checks.number("lup", "finish", finish)
-    num = checks.count("lup", "num", num, FEWEST_POINTS)
+    points = checks.count("lup", "num", USUAL_POINTS if num is None else num, FEWEST_POINTS)
+    time = None if time is None else checks.number("lup", "time", time, positive=True)
     if start == finish:
         raise UserError(f"lup: start and finish are both {start:g}: there is nothing to scan; nothing moved")
     if key not in KEYS:
         raise UserError(f"lup: key={key!r} is no statistic of a peak; there are {', '.join(KEYS)}; nothing moved")
-    signal = signal_of("lup", detectors[0], signal)
+    if in_spec_order:
+        fields = [field for detector in detectors for field in _fields(detector)]
+        signals = signal or [name for name in plotted if name in fields][:1] or fields
+        arguments = {"motor": motor.name, "start": start, "finish": finish, "intervals": points - 1, "time": time}
+        md = {"plan_name": "lup", "plan_args": {**arguments, "detectors": names(detectors)}, **(md or {})}
+    else:
+        signals = signal_of("lup", detectors[0], signal)
 
     origin = yield from position_of(motor)
-    checks.within_limits("lup", motor, (origin + start, origin + finish))
-    yield from _announced("lup", detectors, motor, origin + start, origin + finish, num)
-    found = yield from scan_peak(detectors, motor, origin + start, origin + finish, num, signal=signal, md=md)
+    low, high = origin + start, origin + finish
+    checks.within_limits("lup", motor, (low, high))
+    yield from announced("lup", detectors, motor, low, high, points, time=time)
+    found = yield from scan_peak(detectors, motor, low, high, points, time=time, signal=signals, md=md)
     place = _place(found.statistics, key)
     target = origin if place is None else place
     yield from bps.mv(motor, target)
-    names = (found.signal, found.scan_id)
+    which = (found.signal, found.scan_id)
     if place is not None:
-        logger.info("lup: %s from %g to %g (%s of %s, scan %s)", motor.name, origin, target, key, *names)
+        logger.info("lup: %s from %g to %g (%s of %s, scan %s)", motor.name, origin, target, key, *which)
     elif found.uid is not None:  # not a dry run
         logger.warning("lup: %s; %s went back to %g", no_peak(found, motor), motor.name, origin)
     return Lineup(found.uid, found.scan_id, found.signal, found.statistics, target)
 
 
-def _announced(
-    name: str, detectors: Sequence[Any], motor: Any, low: float, high: float, num: int
+def announced(
+    name: str,
+    detectors: Sequence[Any],
+    motor: Any,
+    low: float,
+    high: float,
+    num: int,
+    *,
+    time: float | None = None,
+    sequence: int | None = None,
 ) -> MsgGenerator[None]:
-    """Run a scan dry before it moves anything, and tell in one line what it will do."""
+    """Run a scan dry before it moves anything, and tell in one line what it will do.
+
+    Args:
+        name: Of the plan.
+        detectors: What is read.
+        motor: What is moved.
+        low: Where the scan begins.
+        high: Where it ends.
+        num: How many points.
+        time: Count time of each point (s); None: as the detectors are set.
+        sequence: Which scan of several it is; of the later ones only what is wrong is told.
+
+    Raises:
+        UserError: A point is outside of the limits, or a device can't be used; the scan has not begun.
+    """
 
     def scan() -> MsgGenerator[Any]:
-        return bp.scan(list(detectors), motor, low, high, num)
+        return _scan(detectors, motor, low, high, num, time)
 
-    yield from preflight.announced(name, scan, points=num, known=count_times(detectors))
+    first = sequence is None or sequence == 1
+    which = "" if sequence is None else ", first scan" if first else f", scan {sequence}"
+    yield from preflight.announced(f"{name}{which}", scan, points=num, known=count_times(detectors), tell=first)
 
 
 def _place(statistics: PeakStatistics, key: str) -> float | None:
@@ -280,12 +386,12 @@ def lineup2(
     width: float | None = None
     reached = False
     checks.within_limits(name, motor, (low, high))
-    yield from _announced(f"{name}, first scan", detectors, motor, low, high, num)
     for number in range(1, most + 1):
         if number > 1:
             low, high = checks.clipped(motor, low, high)
             if low == high:
                 break
+        yield from announced(name, detectors, motor, low, high, num, sequence=number)
         metadata = {**(md or {}), "plan_name": name, "scan_sequence": number}
         one = yield from scan_peak(detectors, motor, low, high, num, signal=signal, md=metadata)
         found.append(one)

@@ -13,6 +13,7 @@ from bluesky.utils import MsgGenerator, short_uid
 
 from instrument.config.errors import UserError
 from instrument.config.names import LOGGER_NAME
+from instrument.devices import offline
 from instrument.framework import screen
 from instrument.plans import checks, preflight
 from instrument.plans.checks import plan
@@ -37,7 +38,7 @@ def mv(*moves: Any) -> MsgGenerator[None]:
     Example:
         mv(m1, 3)       mv m1 3       mv m1 3 m2 -1
     """
-    pairs = checks.moves_of("mv", moves)
+    pairs = yield from _there("mv", moves)
     yield from bps.mv(*(part for pair in pairs for part in pair))
 
 
@@ -62,7 +63,7 @@ def umv(*moves: Any) -> MsgGenerator[None]:
     Args:
         moves: Motor, position, motor, position, ...
     """
-    yield from _shown(checks.moves_of("umv", moves))
+    yield from _shown((yield from _there("umv", moves)))
 
 
 @plan
@@ -73,6 +74,15 @@ def umvr(*moves: Any) -> MsgGenerator[None]:
         moves: Motor, distance, motor, distance, ...
     """
     yield from _shown((yield from _from_here("umvr", moves)))
+
+
+def _there(name: str, moves: Sequence[Any]) -> MsgGenerator[list[tuple[Any, Any]]]:
+    """Pairs of motor and position, once all of them answer: one that is offline is told before another one moves."""
+    for motor in moves[::2]:
+        there = offline.answers(motor) and offline.answers(getattr(motor, "root", motor))
+        if not there and callable(getattr(motor, "read", None)):
+            yield from bps.read(motor)  # which the engine refuses, or waits for what is connecting
+    return checks.moves_of(name, moves)
 
 
 def _from_here(name: str, moves: Sequence[Any]) -> MsgGenerator[list[tuple[Any, Any]]]:

@@ -12,7 +12,7 @@ from bluesky.utils import MsgGenerator
 from instrument.config.names import LOGGER_NAME
 from instrument.plans import checks, preflight
 from instrument.plans.checks import plan
-from instrument.plans.lineup import FEWEST_POINTS, Lineup, no_peak, position_of, scan_peak, signal_of
+from instrument.plans.lineup import FEWEST_POINTS, Lineup, announced, no_peak, position_of, scan_peak, signal_of
 
 logger = logging.getLogger(LOGGER_NAME)
 
@@ -59,6 +59,7 @@ def _passes(
         low, high = center - half_width, center + half_width
         if sequence > 1:
             low, high = checks.clipped(motor, low, high)
+        yield from announced(name, [detector], motor, low, high, number_of_points, sequence=sequence)
         numbered = {**md, "scan_sequence": sequence, "scan_sequence_number": sequence}
         one = yield from scan_peak([detector], motor, low, high, number_of_points, signal=signal, md=numbered)
         if one.uid is None:  # a dry run: no data, so nothing to narrow down
@@ -200,17 +201,25 @@ def repeat_findpeak(
         What `findpeak_multipass` returned, each time.
 
     Raises:
-        UserError: An argument is wrong; nothing has moved.
+        UserError: An argument is wrong, or the scan would leave the motor's limits; nothing has moved or changed.
     """
-    iters = checks.count("repeat_findpeak", "iters", iters)
-    checks.detectors_of("repeat_findpeak", [detector])
-    checks.motor_of("repeat_findpeak", motor)
-    results = []
-    for iteration in range(1, iters + 1):
+    name = "repeat_findpeak"
+    iters = checks.count(name, "iters", iters)
+    checks.detectors_of(name, [detector])
+    checks.motor_of(name, motor)
+
+    def once(iteration: int) -> MsgGenerator[list[Lineup]]:
         if calc is not None:
             yield from change_noisy_parameters(calc=calc)
         metadata = {**(md or {}), "iteration": iteration}
-        results.append((yield from findpeak_multipass(md=metadata, detector=detector, motor=motor)))
+        return (yield from findpeak_multipass(md=metadata, detector=detector, motor=motor))
+
+    if not preflight.is_dry():  # before the simulated peak is changed
+        changed = () if calc is None else (calc.channels.B.input_value,)  # which may be connecting
+        yield from preflight.forecast(name, lambda: once(1), known=changed)
+    results = []
+    for iteration in range(1, iters + 1):
+        results.append((yield from once(iteration)))
         if not preflight.is_dry():
             logger.info("Finished #%d of %d iterations", iteration, iters)
     return results

@@ -23,7 +23,7 @@ from bluesky.utils import MsgGenerator
 from instrument.config.errors import UserError
 from instrument.config.names import LOGGER_NAME
 from instrument.devices import offline
-from instrument.framework.positioners import is_positioner
+from instrument.framework.positioners import is_positioner, is_read_only
 
 # What a point costs beside moves and counts, s: messages, Channel Access, the motor record's own 0.1 s. As measured on
 # the virtual beamline.
@@ -276,14 +276,16 @@ class DryRun:
                 raise UserError(f"{self.forecast.name}: {error}; nothing moved") from error
 
     def _require(self, obj: Any) -> None:
-        """See once that a device is there."""
+        """See once that a device is there; what of it is connected at first use may not be yet."""
         self._ready.add(id(obj))
         root = getattr(obj, "root", obj)
-        if not getattr(root, "connected", True):
+        if not offline.answers(root):
             raise UserError(f"{self.forecast.name}: {offline.error(root)}; nothing moved")
 
     def _set(self, msg: Msg) -> None:
         obj, target = msg.obj, msg.args[0]
+        if is_read_only(obj):
+            raise UserError(f"{self.forecast.name}: {obj.name} is read-only, it can't be moved; nothing moved")
         check = getattr(obj, "check_value", None)
         if callable(check):
             try:
@@ -416,14 +418,19 @@ def announced(
     points: int | None = None,
     known: Iterable[Any] = (),
     endless: bool = False,
+    tell: bool = True,
 ) -> MsgGenerator[None]:
-    """Tell in one line what a plan is about to do; refuse it in one line if it can't. See `forecast`."""
+    """Tell in one line what a plan is about to do, unless not to `tell`; refuse it in one line if it can't.
+
+    See `forecast`.
+    """
     if (outer := _dry.get()) is not None:
         outer.expect(points, endless=endless)
         return
     found = yield from forecast(name, make, points=points, known=known)
     found.endless |= endless
-    logger.info("%s", found.line())
+    if tell:
+        logger.info("%s", found.line())
 
 
 def asked(name: str, plan: Any) -> Forecast:

@@ -6,10 +6,9 @@ anything moves; otherwise what is to come is told in one line.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from bluesky import Msg
 from bluesky import plan_stubs as bps
 from bluesky import plans as bp
 from bluesky import preprocessors as bpp
@@ -18,7 +17,7 @@ from bluesky.utils import MsgGenerator
 from instrument.config.errors import UserError
 from instrument.plans import checks, preflight
 from instrument.plans.checks import plan
-from instrument.plans.counting import count_times, counting_for, names, reading_for
+from instrument.plans.counting import count_times, counting_for, names, step_for
 
 
 @plan
@@ -206,7 +205,7 @@ def lookupscan(*arguments: Any, detectors: Any, md: dict[str, Any] | None = None
     )
 
     def scan() -> MsgGenerator[str]:
-        step = _step(time, detectors)
+        step = step_for(time, detectors)
         return counting_for(time, detectors, bp.list_scan(detectors, *lists, per_step=step, md=metadata))
 
     yield from preflight.announced(name, scan, points=points, known=count_times(detectors))
@@ -235,7 +234,7 @@ def _line(
     arguments = [part for motor, start, finish in _about(ranges, origin) for part in (motor, start, finish)]
 
     def scan() -> MsgGenerator[str]:
-        inner = bp.scan(detectors, *arguments, num=points, per_step=_step(time, detectors), md=metadata)
+        inner = bp.scan(detectors, *arguments, num=points, per_step=step_for(time, detectors), md=metadata)
         return _and_back(counting_for(time, detectors, inner), origin)
 
     yield from preflight.announced(name, scan, points=points, known=count_times(detectors))
@@ -268,7 +267,7 @@ def _grid(
     quick, outer = _about(ranges, origin)
 
     def scan() -> MsgGenerator[str]:
-        step = _step(time, detectors)
+        step = step_for(time, detectors)
         inner = bp.grid_scan(detectors, *outer, rows, *quick, columns, False, per_step=step, md=metadata)
         return _and_back(counting_for(time, detectors, inner), origin)
 
@@ -326,32 +325,3 @@ def _and_back(inner: MsgGenerator[Any], origin: dict[Any, float]) -> MsgGenerato
         yield from bps.mv(*back)
 
     return (yield from bpp.finalize_wrapper(inner, move_back))
-
-
-def _step(time: float | None, detectors: Sequence[Any]) -> Callable[..., MsgGenerator[Any]]:
-    """How a point is made: bluesky's `one_nd_step`, and its messages without the stubs where it is run dry.
-
-    Each of the ten stubs of a point formats the whole call stack, in case that nobody iterates it: 0.7 ms a point.
-    """
-    take_reading = reading_for(time, detectors)
-
-    def step(detectors: Sequence[Any], step: Mapping[Any, float], pos_cache: dict[Any, Any]) -> MsgGenerator[Any]:
-        if not preflight.is_dry():
-            return (yield from bps.one_nd_step(detectors, step, pos_cache, take_reading))
-        for motor, position in step.items():
-            if position != pos_cache[motor]:
-                yield Msg("set", motor, position, group="set")
-                pos_cache[motor] = position
-        yield Msg("wait", None, group="set")
-        if take_reading is not bps.trigger_and_read:
-            yield Msg("sleep", None, time)
-        for detector in detectors:
-            yield Msg("trigger", detector, group="trigger")
-        yield Msg("wait", None, group="trigger")
-        yield Msg("create", None, name="primary")
-        for device in (*detectors, *step):
-            yield Msg("read", device)
-        yield Msg("save")
-        return None
-
-    return step

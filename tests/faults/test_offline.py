@@ -11,8 +11,11 @@ instrument.devices.motors.Motor:
   - {name: dcm, prefix: "nobody:m1", labels: [motor], baseline: true}
 ophyd.EpicsSignalRO:
   - {name: ring_current, read_pv: "nobody:current"}
+ophyd.EpicsSignal:
+  - {name: attenuation, read_pv: "nobody:attenuation"}
 """
 DCM = "dcm is offline: no answer from nobody:m1.RBV (prefix nobody:m1)"
+ATTENUATION = "attenuation is offline: no answer from nobody:attenuation"
 RING = "ring_current is offline: no answer from nobody:current"
 
 
@@ -27,10 +30,11 @@ def session(tmp_path_factory):
 def test_the_start_names_it(session):
     last = session.startup.strip().splitlines()[-1]
     assert re.search(
-        r" - 27 devices, \d offline: (adsimdet, )?dcm, ring_current(, 1 connecting: adsimdet)?; ready in ", last
+        r" - 28 devices, \d offline: (adsimdet, )?dcm, ring_current, attenuation(, 1 connecting: adsimdet)?; ready in ",
+        last,
     )
     states = [line.split() for line in session.run("devices()").splitlines()]
-    assert [line[0] for line in states if "offline" in line] == ["dcm", "ring_current"]
+    assert [line[0] for line in states if "offline" in line] == ["dcm", "ring_current", "attenuation"]
 
 
 @pytest.mark.parametrize(
@@ -83,6 +87,26 @@ def test_a_dry_run_tells_it_before_anything_moves(session, command):
     name = re.split(r"[ (]", command.removeprefix("estimate("))[0]
     assert session.shows(command, timeout=10) == f"{name}: {DCM}; nothing moved"
     assert session.pv("gp:m2.DMOV") == "1"
+
+
+PLAIN_SIGNAL = {
+    "mv m2 9 attenuation 1": ATTENUATION,
+    "umv m2 9 attenuation 1": ATTENUATION,
+    "mvr m2 9 attenuation 1": ATTENUATION,
+    "a2scan m2 8 9 attenuation 0 1 2": f"a2scan: {ATTENUATION}; nothing moved",
+    "ascan m2 8 9 2 detectors=attenuation": f"ascan: {ATTENUATION}; nothing moved",
+    "two_pass_scan motor=m2 detector=ring_current": f"two_pass_scan, first scan: {RING}; nothing moved",
+    "estimate(mv(m2, 9, attenuation, 1))": f"mv: {ATTENUATION}; nothing moved",
+}
+
+
+def test_a_signal_that_is_no_device_is_told_before_anything_moves(session):
+    number = session.scan_id
+    session.run("moved = []; RE.msg_hook = lambda msg: moved.append(msg.obj.name) if msg.command == 'set' else None")
+    assert {command: session.shows(command, timeout=10) for command in PLAIN_SIGNAL} == PLAIN_SIGNAL
+    assert session.value("moved") == []
+    assert session.scan_id == number
+    session.run("RE.msg_hook = None")
 
 
 def test_it_prints_nothing_else(session):

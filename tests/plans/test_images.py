@@ -124,6 +124,17 @@ def test_statistics_against_a_motor_without_images(session):
     assert one_line(session.run("show_image()")).endswith("has no images in its stream 'primary'")
 
 
+def test_images_that_cannot_be_kept_are_told_before_the_motor_moves(session):
+    session.run("adsimdet.hdf1.file_path.put('/nowhere')")
+    before = session.pv("gp:m2.VAL"), session.scan_id
+    line = one_line(session.run("ad_vs_motor(m2, 3, 4, 3, images=True)"))
+    assert line.startswith("ad_vs_motor: adsimdet")
+    assert line.endswith("; nothing moved")
+    assert (session.pv("gp:m2.VAL"), session.scan_id) == before
+    assert "ad_vs_motor: 2 points of adsimdet, m2 0 to 0.1, about" in session.run("ad_vs_motor(m2, 0, 0.1, 2)")
+    session.run("adsimdet.hdf1.file_path.put('')")
+
+
 def test_any_plan_runs_without_saving_images(session):
     files = "len(list(__import__('pathlib').Path('.data/images').rglob('*.h5')))"
     before = numbers(session, files)

@@ -8,17 +8,20 @@ import re
 from types import SimpleNamespace
 
 import bluesky.plan_stubs as bps
+import bluesky.plans as bp
 import numpy as np
 import pytest
 from bluesky.simulators import summarize_plan
+from ophyd import Signal, SignalRO
 from ophyd.sim import SynGauss
 
 from instrument import plans
 from instrument.config.errors import UserError
 from instrument.config.names import LOGGER_NAME
+from instrument.framework.runs import spec_command
 from instrument.framework.snapshots import Entry, Snapshot
 from instrument.plans import preflight
-from instrument.plans.defaults import with_devices
+from instrument.plans.defaults import Counters, with_devices
 from instrument.plans.peak_finder import CENTER_RANGE, WIDTH_RANGE
 from tests.plans.spy import DirectCallError
 
@@ -152,6 +155,102 @@ def test_a_wrong_argument_is_one_line_and_nothing_moves(bench, wrong, why):
     assert bench.messages == []
 
 
+@pytest.mark.parametrize(
+    ("name", "moves"),
+    [
+        ("mv", lambda b, it: plans.mv(b.motor, 1, it, 1)),
+        ("umv", lambda _, it: plans.umv(it, 1)),
+        ("mvr", lambda _, it: plans.mvr(it, 1)),
+        ("umvr", lambda _, it: plans.umvr(it, 1)),
+        ("set_lm", lambda _, it: plans.set_lm(it, -1, 1)),
+        ("ascan", lambda b, it: plans.ascan(it, -1, 1, 4, detectors=[b.noisy])),
+        ("dscan", lambda b, it: plans.dscan(it, -1, 1, 4, detectors=[b.noisy])),
+        ("a2scan", lambda b, it: plans.a2scan(b.motor, -1, 1, it, 0, 1, 4, detectors=[b.noisy])),
+        ("mesh", lambda b, it: plans.mesh(b.motor, -1, 1, 2, it, 0, 1, 3, detectors=[b.noisy])),
+        ("lookupscan", lambda b, it: plans.lookupscan(it, [0, 1], detectors=[b.noisy])),
+        ("lup", lambda b, it: plans.lup([b.noisy], it, -1, 1)),
+        ("lineup2", lambda b, it: plans.lineup2([b.noisy], it, -1, 1)),
+        ("two_pass_scan", lambda b, it: plans.two_pass_scan(detector=b.noisy, motor=it)),
+        ("ad_vs_motor", lambda b, it: plans.ad_vs_motor(it, -1, 1, 5, camera=b.camera)),
+    ],
+)
+def test_what_is_only_read_is_no_motor(bench, name, moves):
+    current = SignalRO(name="current", value=100.0)
+    with pytest.raises(UserError) as caught:
+        bench.run(moves(bench, current))
+    assert str(caught.value) == f"{name}: current is read-only, it can't be moved: give a motor; nothing moved"
+    assert bench.messages == []
+
+
+def test_an_estimate_refuses_to_move_what_is_only_read(bench):
+    bench.guard.armed = False
+    with pytest.raises(UserError, match="scan: current is read-only, it can't be moved; nothing moved"):
+        preflight.asked("scan", bp.scan([bench.noisy], SignalRO(name="current", value=100.0), 0, 1, 3))
+
+
+# What scans several times, or with a camera.
+SCANNING = {
+    "lineup2": lambda b: plans.lineup2([b.noisy], b.motor, -2, 2, 21),
+    "two_pass_scan": lambda b: plans.two_pass_scan(detector=b.noisy, motor=b.motor),
+    "findpeak_multipass": lambda b: plans.findpeak_multipass(2, detector=b.noisy, motor=b.motor),
+    "repeat_findpeak": lambda b: plans.repeat_findpeak(2, detector=b.noisy, motor=b.motor, calc=b.calc),
+    "ad_vs_motor": lambda b: plans.ad_vs_motor(b.motor, -2, 2, 5, camera=b.camera, images=True),
+}
+
+
+@pytest.mark.parametrize("name", SCANNING)
+def test_a_point_that_a_motor_refuses_is_told_before_anything_moves(bench, name):
+    def check_value(target):
+        if target > 1.9:
+            raise UserError(f"m1: {target:g} is in the wall; it was not moved")
+
+    bench.motor.check_value = check_value
+    with pytest.raises(UserError, match=rf"{name}.*: point \d+ of \d+: m1: \S+ is in the wall; nothing moved"):
+        bench.run(SCANNING[name](bench))
+    assert not [m for m in bench.messages if m.command in ("set", "open_run", "stage")]
+
+
+@pytest.mark.parametrize("name", sorted(set(SCANNING) - {"ad_vs_motor"}))
+def test_a_detector_that_is_gone_is_told_before_anything_moves(bench, name):
+    bench.noisy = Signal(name="gone", value=1.0)
+    bench.noisy._metadata["connected"] = False
+    with pytest.raises(UserError, match=rf"{name}.*: gone is offline: no answer.*; nothing moved"):
+        bench.run(SCANNING[name](bench))
+    assert not [m for m in bench.messages if m.command in ("set", "open_run", "stage")]
+
+
+def test_images_that_cannot_be_kept_are_told_before_anything_moves(bench):
+    def check():
+        raise UserError("camera: the disk is full")
+
+    bench.camera.check_before_run = check
+    with pytest.raises(UserError, match="ad_vs_motor: camera: the disk is full; nothing moved"):
+        bench.run(SCANNING["ad_vs_motor"](bench))
+    assert not [m for m in bench.messages if m.command in ("set", "open_run", "stage")]
+
+
+@pytest.mark.parametrize("name", ["lineup2", "two_pass_scan", "findpeak_multipass"])
+def test_a_later_scan_is_checked_before_it_moves_anything(bench, name):
+    """Where it goes is only known after the first."""
+
+    def check_value(target):
+        if bench.starts:
+            raise UserError(f"m1: {target:g} is in the wall; it was not moved")
+
+    bench.motor.check_value = check_value
+    with pytest.raises(UserError, match=f"{name}, scan 2: point 1 of .* is in the wall; nothing moved"):
+        bench.run(SCANNING[name](bench))
+    assert len(bench.starts) == 1
+    assert bench.messages[-1].command in ("locate", "read", "unsubscribe", "sleep")  # not a move
+
+
+def test_what_scans_several_times_tells_its_first_scan(bench, caplog):
+    with caplog.at_level(logging.INFO, LOGGER_NAME):
+        bench.run(SCANNING["two_pass_scan"](bench))
+    assert re.match(r"two_pass_scan, first scan: 23 points of noisy, m1 -2 to 2, about \S+ s", caplog.messages[0])
+    assert sum("points of" in message for message in caplog.messages) == 1
+
+
 def test_a_scan_beyond_the_limits_does_not_start(bench):
     type(bench.motor).limits = (-0.5, 0.5)
     for plan in (
@@ -180,6 +279,45 @@ def test_lup_is_relative_to_where_the_motor_is(bench):
     found = bench.run(plans.lup(bench.noisy, bench.motor, -0.6, 0.6, 21))
     assert found.statistics.cen == pytest.approx(0.3, abs=0.05)
     assert found.statistics.number_of_points == 21
+
+
+def test_lup_in_specs_order_counts_with_the_counters_and_goes_to_the_clearest_peak(bench, caplog):
+    devices = {
+        "m1": bench.motor,
+        "counts": bench.scaler,
+        "flat": SynGauss("flat", bench.motor, "m1", center=0.3, Imax=0),
+    }
+    counters, plotted = Counters(devices), []
+    counters.choose(["flat", "counts"])
+    lup = with_devices(plans.lup, devices, counters, counted=lambda: (counters.devices, plotted))
+    assert list(inspect.signature(lup).parameters)[:4] == ["detectors", "motor", "start", "finish"]
+    assert "counted" not in inspect.signature(lup).parameters
+    with caplog.at_level(logging.INFO, LOGGER_NAME):
+        found = bench.run(lup("m1", -1, 1, 20, 0.25))
+    assert (found.signal, found.statistics.number_of_points) == ("counts", 21)
+    assert bench.motor.readback.get() == found.position == pytest.approx(0.3, abs=0.05)
+    assert "lup: 21 points of flat counts, m1 -1 to 1" in caplog.text
+    assert [m.args[0] for m in bench.messages if m.command == "set" and m.obj is bench.scaler.preset_time] == [0.25, 1]
+    assert bench.starts[-1]["plan_name"] == "lup"
+    assert spec_command(bench.starts[-1]) == "lup m1 -1 1 20 0.25"
+    plotted.append("flat")
+    assert bench.run(lup(bench.motor, -1, 1, 2)).signal == "flat"
+    assert bench.run(lup("m1", -1, 1, 20, signal="counts")).signal == "counts"
+    for wrong, why in (
+        (lambda: lup("m1", -1, 1, 1), "intervals=1 has to be a whole number, 2 or more"),
+        (lambda: lup("m1", -1, 1, 20, -1), "time=-1 has to be more than 0"),
+        (lambda: lup("m1", -1, 1, 20, 1, time=1), "the time is given twice"),
+        (lambda: plans.lup(bench.motor, -1, 1, 20), "no detector is given"),
+    ):
+        number = len(bench.starts)
+        with pytest.raises(UserError, match=f"lup: {why}.*; nothing moved"):
+            bench.run(wrong())
+        assert len(bench.starts) == number
+
+
+def test_lup_counts_for_a_time(bench):
+    bench.run(plans.lup([bench.scaler], bench.motor, -1, 1, 5, time=0.25))
+    assert [m.args[0] for m in bench.messages if m.command == "set" and m.obj is bench.scaler.preset_time] == [0.25, 1]
 
 
 def test_lup_goes_back_where_there_is_no_peak(bench, caplog):

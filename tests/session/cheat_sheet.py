@@ -121,7 +121,7 @@ SECTIONS = {
         ),
         Row(
             "scan and go to the peak",
-            "lup noisy m1 -0.2 0.2 20",
+            "lup m1 -0.2 0.2 20 0.1",
             "lup m1 -0.2 0.2 20 0.1; umv m1 CEN",
             "lineup(m1, -0.2, 0.2, 20, 0.1, noisy)",
         ),

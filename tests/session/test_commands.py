@@ -252,6 +252,9 @@ WRONG = {
     "mv m17 3": "no device is named 'm17'; did you mean 'm7'?",
     "mv m1": "mv needs motor and position, as in mv m1 1, not m1; nothing moved",
     "mv m1 1mm": "mv: m1='1mm' is no number; nothing moved",
+    "mv noisy 1": "mv: noisy is read-only, it can't be moved: give a motor; nothing moved",
+    "tw noisy": "tw: noisy is read-only, it can't be moved: give a motor; nothing moved",
+    "ascan noisy -1 1 20": "ascan: noisy is read-only, it can't be moved: give a motor; nothing moved",
     "mv m1 nan": "mv: m1='nan' is no number; nothing moved",
     "mv(m1, float('nan'))": "mv: m1=nan is no place to go; nothing moved",
     "asca m1 -1 1 10 1": "there is no command 'asca'; did you mean 'ascan'?",
@@ -362,6 +365,16 @@ def test_a_flank_is_told_as_such(session, peak):
     shown = session.shows("lineup2 noisy m1 -w w 11")
     assert re.search(r"lineup2: m1 from \S+ to \S+ \(cen of noisy, stable after \d scans\)", shown)
     assert position(session) == pytest.approx(peak[0], abs=peak[1] / 5)
+
+
+def test_lup_in_specs_order_counts_with_what_counts(session, peak):
+    session.run("mv m1 c")
+    shown = session.shows("lup m1 -2.5*w 2.5*w 20 0.1")
+    assert re.search(r"lup: 21 points of scaler1 noisy, m1 ", shown)
+    assert re.search(rf"lup: m1 from \S+ to \S+ \(cen of noisy, scan {session.scan_id}\)", shown)
+    assert position(session) == pytest.approx(peak[0], abs=peak[1] / 2)
+    assert session.pv("gp:scaler1.TP") == "1.000"
+    assert re.search(r" lup m1 -\S+ \S+ 20 0.1 +21 +success", session.shows("showscans 1"))
 
 
 def test_two_motors_go_to_the_peak_together(session, peak):
