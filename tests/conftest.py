@@ -1,16 +1,23 @@
 """A real IOC for each worker, and how `make test` shares the files among workers."""
 
 import collections
+import contextlib
 import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.gate import FAILED_FILE, NOT_RUN, NOT_RUN_FILE
 
 pytest_plugins = ["virtual_beamline.pytest_plugin"]
 
 HERE = Path(__file__).parent
+
+# The same examples each time, however long one takes: whether a gate is red does not depend on chance, nor on what else
+# the machine does. `pytest --hypothesis-profile=default` looks for new ones.
+settings.register_profile("gate", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("gate")
 
 # What begins last must not keep one worker busy while the others are done: these take half a minute and more each, and
 # begin first. (xdist would begin with the files of the most tests; whole sessions are files of one or two.)
@@ -81,6 +88,21 @@ def pytest_xdist_make_scheduler(config, log):
 
     config.option.loadscopereorder = False
     return Scheduling(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    """Bring the sessions of a test that failed back to their prompts: the tests after it have their own chance."""
+    report = yield
+    if report.failed:
+        from tests.terminal import Terminal
+
+        for value in list(item.funcargs.values()):
+            for one in value if isinstance(value, tuple) else (value,):
+                if isinstance(one, Terminal):
+                    with contextlib.suppress(Exception):  # it has ended, or nothing helps
+                        one.recover()
+    return report
 
 
 def pytest_terminal_summary(terminalreporter, config):

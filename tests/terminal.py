@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -98,6 +99,16 @@ class Terminal:
     def press(self, key: str) -> None:
         """Press a control key: "c" for Ctrl-C, "\\\\" for Ctrl-\\."""
         self.process.sendcontrol(key)
+
+    def recover(self) -> None:
+        """Back to the prompt, whatever a test that failed has left in its midst; what was shown is forgotten."""
+        for _ in range(3):
+            self.press("c")
+            self.process.sendline("RE.state == 'paused' and RE.abort(); print('here' 'again')")
+            with contextlib.suppress(pexpect.TIMEOUT):
+                self.process.expect(r"hereagain\r\n", timeout=DEADLINE)
+                self.until_prompt()
+                return
 
     def exit(self) -> int | None:
         """Leave the session; return its exit code."""

@@ -46,8 +46,8 @@ def bench():
     signal, told = Signal(name="current", value=100.0), []
     engine.subscribe(lambda name, doc: told.append(doc["exit_status"]), "stop")
 
-    def make(**options):
-        return Suspenders(engine, [Suspender("beam", signal, Condition(low=50), tell=told.append, **options)])
+    def make(tell=told.append, **options):
+        return Suspenders(engine, [Suspender("beam", signal, Condition(low=50), tell=tell, **options)])
 
     return engine, signal, told, make
 
@@ -69,14 +69,14 @@ def points(signal, values):
 
 def test_a_run_is_held_and_goes_on(bench):
     engine, signal, told, make = bench
-    make(settle=0.05).switch("beam", on=True)
     events = []
     engine.subscribe(lambda name, doc: events.append(doc["seq_num"]), "event")
-    threading.Timer(1.0, signal.put, (100.0,)).start()
+    tell = when_told(engine, told, events, {"suspended": lambda: signal.put(100.0)})
+    make(tell, settle=0.05).switch("beam", on=True)
     engine(points(signal, [100.0, 0.0]))
     assert told == [
-        "suspended: beam: current is 0, below 50; it goes on by itself, Ctrl-C ends the run",
-        "beam is good again (current): the run goes on in 0.05 s",
+        ("suspended: beam: current is 0, below 50; it goes on by itself, Ctrl-C ends the run", 2),
+        ("beam is good again (current): the run goes on in 0.05 s", 2),
         "success",
     ]
     assert sorted(set(events)) == [1, 2, 3, 4]
@@ -93,26 +93,30 @@ def test_a_run_that_is_held_for_too_long_is_ended(bench):
 
 def test_a_plan_does_not_begin_before_all_is_well(bench):
     engine, signal, told, make = bench
-    suspenders = make()
+    suspenders = make(when_told(engine, told, [], {"waiting": lambda: signal.put(60.0)}))
     signal.put(0.0)
     suspenders.switch("beam", on=True)
-    threading.Timer(0.3, signal.put, (60.0,)).start()
     engine(bp.count([det]))
     assert told == [
-        "waiting: beam: current is 0, below 50; it goes on by itself, Ctrl-C ends it",
-        "beam is good again (current): the run goes on",
+        ("waiting: beam: current is 0, below 50; it goes on by itself, Ctrl-C ends it", 0),
+        ("beam is good again (current): the run goes on", 0),
         "success",
     ]
 
 
-def when_told(told, events, answers):
-    """What shows lines: notes how many points there were by then, and after a line does what stands for its words."""
+def when_told(engine, told, events, answers):
+    """What shows lines: notes how many points there were by then, and after a line does what stands for its words.
+
+    It does so once the engine waits: what is good again sooner is not told.
+    """
+    waits = threading.Event()
+    engine.msg_hook = lambda message: waits.set() if message.command == "wait_for" else None
 
     def tell(line):
         told.append((line, len(events)))
         for words, answer in answers.items():
             if words in line:
-                threading.Thread(target=answer).start()
+                threading.Thread(target=lambda answer=answer: waits.wait(20) and answer()).start()
 
     return tell
 
@@ -121,7 +125,7 @@ def test_a_run_that_was_paused_does_not_go_on_before_all_is_well(bench):
     engine, signal, told, _ = bench
     events = []
     engine.subscribe(lambda name, doc: events.append(doc["seq_num"]), "event")
-    tell = when_told(told, events, {"waiting": lambda: signal.put(100.0)})
+    tell = when_told(engine, told, events, {"waiting": lambda: signal.put(100.0)})
     Suspenders(engine, [Suspender("beam", signal, Condition(low=50), tell=tell)]).switch("beam", on=True)
 
     def shots(detectors):
@@ -147,6 +151,7 @@ def test_a_run_waits_for_all_that_hold_it(bench):
     events = []
     engine.subscribe(lambda name, doc: events.append(doc["seq_num"]), "event")
     tell = when_told(
+        engine,
         told,
         events,
         {
