@@ -605,11 +605,11 @@ def test_a_point_costs_a_fraction_of_blueskys(record, bec, gui, capsys):
     costs = {}
     for callback, draw in ((BestEffortCallback(), lambda: None), (bec, bec.draw)):
         for _ in range(2):  # the first time makes the figure
-            begin = time.perf_counter()
+            begin = time.thread_time()  # of this thread alone, whatever else the machine does
             for name, doc in documents:
                 callback(name, doc)
                 draw()
-            costs[type(callback)] = time.perf_counter() - begin
+            costs[type(callback)] = time.thread_time() - begin
     capsys.readouterr()
     assert len(gui.draws) > 30  # it is really drawn here
     assert costs[BestEffort] < costs[BestEffortCallback] / 4

@@ -134,8 +134,10 @@ class Session(Terminal):
 
     def until_moving(self, motor: str = "m2", beyond: float = 0.3) -> None:
         """Wait until a motor is well on its way."""
-        until(lambda: float(self.pv(f"gp:{motor}.RBV")) > beyond, f"{motor} > {beyond}")
-        assert self.pv(f"gp:{motor}.DMOV") == "0"
+        until(
+            lambda: float(self.pv(f"gp:{motor}.RBV")) > beyond and self.pv(f"gp:{motor}.DMOV") == "0",
+            f"{motor} moves beyond {beyond}",
+        )
 
     def kill_ioc(self) -> None:
         """kill -9 of this session's IOC."""

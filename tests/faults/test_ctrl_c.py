@@ -10,8 +10,9 @@ PAUSED = (
     "^\\Pausing...\npaused: RE.resume() goes on, RE.stop() or RE.abort('why') ends it in good order, RE.halt() at once"
 )
 HEADER = "| seq_num | time | m2 | noisy |\n"
-ROWS = [["0.00000"], ["0.50000"]]
-SCAN = "RE(bp.scan([noisy], m2, 0, 20, 41))"
+STEP = 1.5  # takes long enough for a key to be pressed before the next point, also on a busy machine
+ROWS = [["0.00000"], ["1.50000"]]
+SCAN = "RE(bp.scan([noisy], m2, 0, 60, 41))"
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +95,7 @@ def test_in_a_sleep(session):
 
 
 def test_in_a_plan_without_checkpoints(session):
-    session.run("def plan():\n    for target in range(1, 100): yield from bps.abs_set(m2, target / 5, wait=True)\n")
+    session.run("def plan():\n    for target in range(1, 10): yield from bps.abs_set(m2, 2 * target, wait=True)\n")
     session.type("RE(plan())")
     session.until_moving()
     assert shown_after(session, "c") == PLAN_ENDED
@@ -105,11 +106,11 @@ def test_in_a_scan(session):
     number = session.scan_id + 1
     session.type(SCAN)
     before = session.wait_for(r"\|         2 \|[^\n]*\n")
-    session.until_moving(beyond=0.6)
+    session.until_moving(beyond=STEP + 0.1)
     # the points that came meanwhile are in the table, whichever they are
     shown = shown_after(session, "c", before)
     points = shown.count("<noisy>")
-    rows = [[f"{point * 0.5:.5f}"] for point in range(points)]
+    rows = [[f"{point * STEP:.5f}"] for point in range(points)]
     assert points >= 2
     lines = run_shown(number, "scan", ["m2", "noisy"], rows).splitlines()
     assert sorted(shown.splitlines()) == sorted([*lines, *CTRL_C.splitlines(), RUN_ENDED])
@@ -119,7 +120,7 @@ def test_in_a_scan(session):
     scan = str(session.value("specwriter.spec_filename.read_text()")).rpartition("\n#S ")[2]
     assert scan.startswith(f"{number}  scan(")
     data = [line for line in scan.splitlines() if line and not line.startswith("#")]
-    assert [float(line.split()[0]) for line in data[1:]] == [point * 0.5 for point in range(points)]
+    assert [float(line.split()[0]) for line in data[1:]] == [point * STEP for point in range(points)]
     assert scan.rstrip().endswith("exit_status = abort")
 
 
@@ -200,13 +201,13 @@ def test_paused_and_ended(session, command, shown, status, reason):
 
 def test_paused_and_resumed(session):
     number = session.scan_id + 1
-    session.type("RE(bp.scan([noisy], m2, 0, 1, 3))")
+    session.type("RE(bp.scan([noisy], m2, 0, 3, 3))")
     before = session.wait_for(r"\|         2 \|[^\n]*\n")
     assert shown_after(session, "\\", before) == run_shown(
         number, "scan", ["m2", "noisy"], ROWS, PAUSED, complete=False
     )
     end = ["+---+", f"generator scan ['<uid>'] (scan num: {number})", RETURNED]
-    assert masked(HEADER + session.run("RE.resume()")).splitlines()[1:] == ["| 3 | <time> | 1.00000 | <noisy> |", *end]
+    assert masked(HEADER + session.run("RE.resume()")).splitlines()[1:] == ["| 3 | <time> | 3.00000 | <noisy> |", *end]
     assert session.last_run() == (number, "success", "", 3)
 
 
@@ -217,3 +218,16 @@ def test_at_the_prompt(session):
     shown = session.wait_for(r"what runs here\.\r\n")
     assert masked(shown) == "^\\\nCtrl-\\ pauses a plan, and none runs; Ctrl-C ends what runs here."
     assert session.shows("1 + 1") == "Out: 2"
+
+
+def test_what_a_test_that_failed_leaves_behind_is_cleared_away(session):
+    """As conftest.py does it, so that the tests after it have their own chance."""
+    session.type("RE(bps.mv(m2, 20))")
+    session.until_moving()
+    session.recover()
+    session.type(SCAN)
+    session.wait_for(r"\|         1 \|[^\n]*\n")
+    session.press("\\")
+    session.wait_for("paused: ")
+    session.recover()
+    assert session.value("RE.state") == "idle"

@@ -58,9 +58,9 @@ def test_a_session_that_is_killed_in_a_run(directory):
     with Session(directory) as session:
         assert warnings(session) == []
         number = session.scan_id + 1
+        ioc = psutil.Process(session.beamline.pid)
         session.type("RE(bp.scan([noisy], m2, 0, 10, 11))")
         session.wait_for(r"\|         3 \|[^\n]*\n")
-        ioc = psutil.Process(session.beamline.pid)
         session.kill()
         until(lambda: not ioc.is_running() or ioc.status() == psutil.STATUS_ZOMBIE, "the end of the IOC")
     with Session(directory) as session:

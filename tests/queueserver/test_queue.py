@@ -59,7 +59,7 @@ def test_a_scan_is_submitted_from_the_command_line_and_its_files_are_written(ser
     assert rest == ["count", "success"]
     shown = typed("queue", "history", "-n", "2")[1]
     assert re.search(rf"ascan m1 -0\.2 0\.2 4 0\.1 +completed +{number - 1}\b", shown), shown
-    (spec,) = server.directory.glob("*.dat")
+    (spec,) = until(lambda: list(server.directory.glob("*.dat")), "there is a SPEC file")
     until(lambda: str(number) in SpecDataFile(str(spec)).scans, "the scan is in the SPEC file")
     scan = SpecDataFile(str(spec)).scans[str(number - 1)]
     assert scan.data["m1"] == pytest.approx([-0.2, -0.1, 0, 0.1, 0.2])

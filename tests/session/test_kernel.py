@@ -126,9 +126,9 @@ def test_a_paused_scan_goes_on_under_the_cell_that_resumes_it(notebook):
             pressed.append(True)
             notebook.manager.signal_kernel(signal.SIGQUIT)
 
-    assert "paused: RE.resume() goes on" in notebook.run("timescan 0.3 0 3", press)
+    assert "paused: RE.resume() goes on" in notebook.run("timescan 0.4 0 7", press)
     shown = notebook.run("RE.resume()")
-    assert "|         3 |" in shown, shown
+    assert "|         7 |" in shown, shown
 
 
 def test_the_stop_button_ends_a_plan_in_good_order(notebook):
