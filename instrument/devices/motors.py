@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from functools import cached_property
 from typing import Any
 
 from ophyd import Component, EpicsMotor, EpicsSignal, EpicsSignalRO
+from ophyd.signal import EpicsSignalBase
 from ophyd.status import MoveStatus
+from ophyd.status import wait as wait_for_status
 from ophyd.utils.epics_pvs import AlarmSeverity, AlarmStatus
 
 from instrument.devices.errors import MoveEndedError, check_position
@@ -34,6 +37,10 @@ class Motor(ForgetsFirst, EpicsMotor):
     home_reverse = Component(EpicsSignal, ".HOMR", kind="omitted", lazy=True)
     steps_per_revolution = Component(EpicsSignal, ".SREV", kind="omitted", lazy=True)
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._order = threading.RLock()  # a move begins before the end of one is judged, or afterwards
+        super().__init__(*args, **kwargs)
+
     @cached_property
     def dial_setpoint(self) -> EpicsSignal:
         """The dial position, for who redefines it; no part of the motor that `summary()` shows and scans stage."""
@@ -57,8 +64,18 @@ class Motor(ForgetsFirst, EpicsMotor):
         A move under way is redirected, and its status fails. (ophyd's would then stop the motor: the new move.)
         """
         self.check_value(position)
-        fail_waiting(self, MoveEndedError(f"{self.name}: another move, to {position:g}, took the place of this one"))
-        return super().move(position, wait=wait, **kwargs)
+        with self._order:
+            fail_waiting(
+                self, MoveEndedError(f"{self.name}: another move, to {position:g}, took the place of this one")
+            )
+            status = super().move(position, wait=False, **kwargs)
+        if wait:
+            try:
+                wait_for_status(status)
+            except KeyboardInterrupt:
+                self.stop()
+                raise
+        return status
 
     def stop(self, *, success: bool = False) -> None:
         """Stop the motor.
@@ -73,17 +90,22 @@ class Motor(ForgetsFirst, EpicsMotor):
     def _move_changed(
         self, timestamp: float | None = None, value: Any = None, sub_type: str | None = None, **kwargs: Any
     ) -> None:
-        """Read where the motor is, and whether in alarm, before the end of a move is judged by it.
+        """Read whether the motor stands, where, and whether in alarm, before the end of a move is judged by it.
 
-        EPICS base queues a client's monitors in groups of 36, and posts one group after the other: in a session with
-        16 motors the DMOV of some comes before the RBV of the same moment, and a move that failed was told as success.
+        What the monitors say may be old on a busy machine. The end of the move before, told when the next one has
+        begun, ended that one. And EPICS base queues a client's monitors in groups of 36, and posts one group after the
+        other: in a session with 16 motors the DMOV of some comes before the RBV of the same moment, and a move that
+        failed was told as success.
         """
-        if value == 1 and self._moving:
-            readback: Any = self.user_readback
-            now = readback._read_pv.get_with_metadata(form="time", timeout=readback.timeout, use_monitor=False)  # noqa: SLF001
-            if now is not None:  # else it did not answer in time: what the monitor said last holds
-                readback._read_changed(**now)  # noqa: SLF001  ophyd's get() leaves the alarm to the monitor
-        super()._move_changed(timestamp=timestamp, value=value, sub_type=sub_type, **kwargs)
+        with self._order:
+            if value == 1 and self._moving:
+                if (_now(self.motor_done_move) or {}).get("value") == 0:
+                    return  # another DMOV will come
+                readback: EpicsSignalBase = self.user_readback
+                if where := _now(readback):
+                    readback._read_changed(**where)  # noqa: SLF001  ophyd's get() leaves the alarm to the monitor
+                    self._position = where["value"]  # at once; who follows the position is told on ophyd's thread
+            super()._move_changed(timestamp=timestamp, value=value, sub_type=sub_type, **kwargs)
 
     def _done_moving(
         self, success: bool = True, timestamp: float | None = None, value: Any = None, **kwargs: Any
@@ -107,3 +129,9 @@ class Motor(ForgetsFirst, EpicsMotor):
             OutOfLimitsError: The message names the motor and its limits.
         """
         check_position(self.name, pos, self.limits, self.motor_egu.get())
+
+
+def _now(signal: EpicsSignalBase) -> dict[str, Any] | None:
+    """What a PV says if it is asked: value, timestamp, alarm; None if it does not answer in time."""
+    pv: Any = signal._read_pv  # noqa: SLF001  ophyd's get() raises after a time-out, and tells the value alone
+    return pv.get_with_metadata(form="time", timeout=signal.timeout, use_monitor=False)

@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ophyd import Device
+from ophyd import Device, EpicsMotor
 from ophyd.ophydobj import OphydObject
 from ophyd.signal import EpicsSignalBase
 
@@ -54,6 +54,8 @@ def answers(device: Any) -> bool:
         if isinstance(part, EpicsSignalBase) and not part.connected:
             return False
         if getattr(part, "_required_for_connection", None):  # ophyd's: a first monitor has not come yet
+            return False
+        if isinstance(part, EpicsMotor) and part._position is None:  # noqa: SLF001  ophyd forgets that for its subclasses
             return False
     return True
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 
+import ophyd
 import pytest
 from ophyd import Component, EpicsSignal
 from ophyd.scaler import ScalerCH
@@ -92,6 +94,45 @@ def test_a_stopped_motor_can_be_moved_again(devices):
     wait_until(lambda: not m7.moving, "it stands")
     m7.move(1, timeout=DEADLINE)
     assert math.isclose(m7.position, 1, abs_tol=0.005)
+
+
+@pytest.fixture
+def late_monitors():
+    """What monitors say is kept back until it is set, as on a busy machine."""
+    release = threading.Event()
+    ophyd.get_cl().get_dispatcher().threads["monitor"].queue.put((release.wait, (DEADLINE,), {}))
+    yield release
+    release.set()
+
+
+def test_a_move_does_not_end_with_the_end_of_the_one_before_that_is_told_late(devices, late_monitors):
+    m7 = devices["m7"]
+    first = m7.move(100, wait=False)
+    wait_until(lambda: m7.moving, "it moves")
+    m7.stop()
+    with pytest.raises(MoveEndedError, match=r"^m7: was stopped$"):
+        first.wait(DEADLINE)
+    wait_until(lambda: not m7.moving, "it stands")
+    second = m7.move(5, wait=False)
+    late_monitors.set()
+    second.wait(DEADLINE)
+    assert math.isclose(m7.position, 5, abs_tol=0.005)
+
+
+def test_a_motor_is_connected_when_it_knows_where_it_is(late_monitors):
+    motor = Motor("gp:m6", name="motor")
+    health = Health({"motor": motor}, DEADLINE, core=["motor"])
+    connecting = threading.Thread(target=health.connect_all)
+    connecting.start()
+    signals = [getattr(motor, name) for name in motor.component_names if not motor._sig_attrs[name].lazy]
+    wait_until(lambda: all(signal.connected for signal in signals), "its PVs answer")
+    connecting.join(0.1)
+    assert health.names("connecting") == ["motor"]
+    late_monitors.set()
+    connecting.join(DEADLINE)
+    assert health.names("connected") == ["motor"]
+    assert math.isclose(motor.position, motor.user_readback.get(use_monitor=False), abs_tol=0.005)
+    motor.destroy()
 
 
 class MotorWithAFieldTooMany(Motor):
