@@ -19,6 +19,7 @@ from instrument.queueserver.places import QueueDirectory
 if TYPE_CHECKING:
     from pyRestTable import Table
 
+_FIRST_WORDS = 10.0  # s; longest that a plan waits for who follows its output: a server's status comes once a second
 _LAST_WORDS = 1.0  # s; the output of a plan comes a little later than its end
 
 
@@ -129,9 +130,10 @@ def start(queue: Queue, options: argparse.Namespace) -> int:
         print("the queue runs; `instrument queue console` follows it")
         return 0
     before = len(queue.history())
-    ended = threading.Event()
-    follower = threading.Thread(target=_follow, args=(queue.address, ended), daemon=True)
+    ended, following = threading.Event(), threading.Event()
+    follower = threading.Thread(target=_follow, args=(queue, ended, following), daemon=True)
     follower.start()
+    following.wait(_FIRST_WORDS)
     queue.start()
     state = queue.wait()
     time.sleep(_LAST_WORDS)
@@ -142,10 +144,9 @@ def start(queue: Queue, options: argparse.Namespace) -> int:
     return 0 if state["manager_state"] == "idle" and set(ends) == {"completed"} else 1
 
 
-def _follow(address: Any, ended: threading.Event) -> None:
-    with Queue(address) as queue:
-        for text in queue.console(ended.is_set):
-            print(text, end="", flush=True)
+def _follow(queue: Queue, ended: threading.Event, following: threading.Event) -> None:
+    for text in queue.console(ended.is_set, following.set):
+        print(text, end="", flush=True)
 
 
 def console(queue: Queue, _options: argparse.Namespace) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import json
 import os
 import re
 import time
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 OPENS_WITHIN = 120.0  # s; a session starts, and looks for its devices
 POLL = 0.1  # s; between two looks at what the server does
 ANSWERS_WITHIN = 5.0  # s
+OUTPUT, STATUS = b"QS_Console", b"QS_Info"  # what a server publishes, as bluesky-queueserver names it
 RUNS = {"starting_queue", "executing_queue"}  # manager_state while plans run; re_state is older, by half a second
 START_IT = "start one with `instrument qserver`"
 
@@ -277,18 +279,31 @@ class Queue:
             time.sleep(POLL)
         return state
 
-    def console(self, ended: Callable[[], bool] = lambda: False) -> Iterator[str]:
-        """What the server and its session print from now on, until `ended` says so."""
-        monitor: Any = self.api.console_monitor
-        monitor.enable()
-        try:
+    def console(
+        self, ended: Callable[[], bool] = lambda: False, following: Callable[[], object] = lambda: None
+    ) -> Iterator[str]:
+        """What the server and its session print from now on, until `ended` says so.
+
+        ZMQ drops what is published before a subscription has arrived, and says nowhere when it has. The server
+        publishes its status once a second, too: that it comes tells, as it was subscribed to after the output.
+
+        Args:
+            ended: Asked every 0.1 s, and after each piece of output.
+            following: Called when nothing of the output will be missed any more, and now and then afterwards.
+        """
+        import zmq
+
+        with zmq.Context() as context, context.socket(zmq.SUB) as socket:
+            socket.connect(self.address.info)
+            for topic in (OUTPUT, STATUS):
+                socket.subscribe(topic)
             while not ended():
-                try:
-                    yield monitor.next_msg(timeout=POLL)["msg"]
-                except self.api.RequestTimeoutError:
-                    continue
-        finally:
-            monitor.disable()
+                if socket.poll(int(POLL * 1000)):
+                    topic, said = socket.recv_multipart()
+                    if topic == STATUS:
+                        following()
+                    else:
+                        yield json.loads(said)["msg"]
 
 
 def _one_line(said: str) -> str:
