@@ -23,6 +23,7 @@ from bluesky.utils import (
 
 from instrument.config.errors import UserError
 from instrument.config.names import LOGGER_NAME
+from instrument.framework.forgotten import forgotten_calls
 from instrument.framework.interrupts import InterruptKeys
 
 logger = logging.getLogger(LOGGER_NAME)
@@ -157,11 +158,16 @@ class RunEngine(bluesky.RunEngine):
         return self._interrupted
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Execute a plan; see `bluesky.RunEngine.__call__`.
+        """Execute a plan; see `bluesky.RunEngine.__call__`. What it calls without `yield from` is told first.
 
         Raises:
             RunInterruptedError: The plan was interrupted; the message says whether it is paused or ended.
         """
+        try:
+            for line in forgotten_calls(args[0]) if args else ():
+                logger.warning("%s", line)
+        except Exception:  # a hint is no reason not to run
+            logger.debug("the plan was not looked at for calls that do nothing", exc_info=True)
         return self._told_in_one_line(super().__call__, *args, **kwargs)
 
     def result_of(self, plan: Any, **metadata: Any) -> Any:

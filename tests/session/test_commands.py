@@ -96,6 +96,19 @@ def test_a_plan_that_nobody_runs_is_told(session):
     assert session.shows("five()") == "five(...) is no plan: it yields 5, where a plan yields messages"
 
 
+def test_a_plan_of_the_users_own_that_is_called_without_yield_from_is_told(session):
+    plans = "def aside():\n    yield from mv(m1, 3)\n\ndef here():\n    aside()\n    yield from mv(m1, 0.25)\n"
+    (session.directory / "mine.py").write_text(plans)
+    session.run("%run -i mine.py")
+    hint = "the plan aside is never run; write `yield from aside(...)`"
+    for typed in ("here()", "RE(here())"):
+        assert f"`aside()` in here (mine.py, line 5): {hint}" in session.shows(typed)
+    session.run("get_ipython().run_cell('def there():\\n    aside()\\n    yield from mv(m1, 0.5)\\n');")
+    assert f"`aside()` in there (line 2): {hint}" in session.shows("there()")
+    assert position(session) == 0.5
+    session.run("mv m1 0")
+
+
 # --- commands
 
 
