@@ -115,7 +115,10 @@ def test_a_queue_of_short_plans_is_aborted_in_its_midst(server, queue):
         completed = [item["result"]["exit_status"] for item in queue.history()[before:]].count("completed")
         assert ran < 30
         assert len(queue.items()) == 30 - completed
-        assert last_run(server.directory)[1:] == ("count", "success" if ran == completed else "abort")
+        name, status = last_run(server.directory)[1:]
+        # A plan that is aborted before its run began, or after its run's end, leaves no aborted run.
+        assert name == "count"
+        assert status == "success" or (status == "abort" and ran > completed)
         queue.ask("queue_clear")
     with pytest.raises(QueueError, match="no plan runs"):
         queue.abort()
