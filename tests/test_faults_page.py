@@ -51,7 +51,7 @@ def test_the_page_has_the_rows_of_the_tests(page):
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=280,
     )
     found = re.search(r"(?m)^ROWS (.*)$", done.stdout)
     assert found, done.stdout + done.stderr

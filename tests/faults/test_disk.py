@@ -235,7 +235,7 @@ def test_spec_files_that_cannot_be_written_hold_up_nobody(read_only):
         assert sorted(shown.splitlines()[1:]) == sorted(lines)
         assert session.last_run() == (1, "success", "", 3)
         session.process.sendline("exit")
-        assert masked(session.until_end(20), directory).splitlines() == [
+        assert masked(session.until_end(40), directory).splitlines() == [
             "exit",
             "waiting for spec (1 to write)",
             "not written: spec (1); the next session here writes them from the journal",

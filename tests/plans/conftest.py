@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 
@@ -55,6 +56,7 @@ def bench():
     motor.user_setpoint = motor.setpoint
     noisy = guarded(SynGauss, guard)("noisy", motor, "m1", center=0.3, Imax=1000, sigma=0.2, noise="uniform")
     noisy.noise_multiplier.put(10)
+    noisy.random_state = np.random.RandomState(1)
     inputs = {letter: SimpleNamespace(input_value=guarded(Signal, guard)(name=letter, value=0.0)) for letter in "ABCDE"}
     engine = RunEngine({}, context_managers=[], call_returns_result=True)
     messages = []

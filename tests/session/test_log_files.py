@@ -29,7 +29,7 @@ def python(directory: Path, code: str) -> str:
         stderr=subprocess.STDOUT,
         text=True,
         check=True,
-        timeout=60,
+        timeout=120,
     ).stdout
 
 
