@@ -77,7 +77,7 @@ def test_a_scan_is_submitted_from_a_script(server, queue, typed):
 def test_a_running_plan_is_paused_goes_on_and_is_aborted(server, queue, typed):
     queue.add("ascan", "m1", 0, 0.1, 200, 0.2)
     assert typed("queue", "start")[0] == 0
-    until(lambda: queue.status()["re_state"] == "running", "it runs")
+    until(lambda: queue.ask("re_runs", option="open")["run_list"], "its run has begun")
     assert typed("queue", "pause") == (0, "paused; `instrument queue resume` or `abort`")
     shown = typed("queue", "status")[1]
     assert re.search(r"state +paused\n.*session +paused\n.*runs now +ascan m1 0 0\.1 200 0\.2", shown, re.DOTALL), shown
@@ -219,7 +219,7 @@ def test_a_server_that_ends_puts_things_back_and_one_that_is_killed_loses_nothin
         queue.add("ascan", "m1", 0, 0.1, 200, 0.2)
         queue.add("mv", "m1", 1)
         queue.start()
-        until(lambda: queue.status()["re_state"] == "running", "it runs")
+        until(lambda: queue.ask("re_runs", option="open")["run_list"], "its run has begun")
         assert server.end(signal.SIGINT) == 0
         assert "the plan that runs is aborted; it stays first in the queue" in server.lines
     with pytest.raises(QueueError, match=r"no queue server runs in .*: start one with `instrument qserver`"):
