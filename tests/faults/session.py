@@ -169,8 +169,12 @@ class Session(Terminal):
 
     def value(self, expression: str) -> object:
         """The value of an expression in the session."""
-        shown = self.run(f"print('VALUE', repr({expression}))")
-        return ast.literal_eval(shown.rpartition("VALUE ")[2].strip())
+        return self.printed(f"repr({expression})")
+
+    def printed(self, expression: str) -> object:
+        """What an expression prints, as a value, whatever another thread tells before or after it."""
+        shown = self.run(f"print('VALUE', {expression})")
+        return ast.literal_eval(shown.rpartition("VALUE ")[2].partition("\n")[0].strip())
 
     @property
     def scan_id(self) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import re
 import signal
@@ -35,7 +34,7 @@ def one_line(shown: str) -> str:
 
 
 def numbers(session, expression: str):
-    return ast.literal_eval(session.run(f"print({expression})").strip().splitlines()[-1])
+    return session.printed(expression)
 
 
 def test_the_first_line_of_a_session_waits_for_the_camera_that_it_names(session):
