@@ -85,7 +85,7 @@ class Progress:
             self._close()
         elif now - self._drawn < INTERVAL:
             return
-        elif run is not None and self._done and now - self._began > LONG:
+        elif run is not None and (self._done or run[2] is not None) and now - self._began > LONG:
             self._show(run, run[1], run[2], self._done, self._began)
         elif run is None and now - self._waiting_since > LONG:
             share, number = min((_share(status, now - self._waiting_since), n) for n, status in enumerate(statuses))

@@ -11,12 +11,14 @@ from tests.terminal import PROMPT
 BAR = {
     "mv m1 3": r"\rm1 [\d.]+ -> 3 \|[█▏▎▍▌▋▊▉ ]+\| \d+%",
     "ct 2.5": r"\rscaler1 \|[█▏▎▍▌▋▊▉ ]+\| \d+%",
-    "ascan m1 3 3.2 3 0.6": r"\rascan \d+ [1-4]/4 \|[█▏▎▍▌▋▊▉ ]+\| \d\d:\d\d<(\d\d:\d\d|\?)",
+    # also before the first point, to which the motor moves 2 degrees
+    "ascan m1 1 1.2 3 0.6": r"(?s)\rascan \d+ 0/4 \| +\| 00:0[1-9]<\?.*"
+    r"\rascan \d+ [1-4]/4 \|[█▏▎▍▌▋▊▉ ]+\| \d\d:\d\d<(\d\d:\d\d|\?)",
     # dark frames and flat fields are points of the run, too
     "adsimdet.cam.acquire_time.put(0.4); RE(darks_flats(2, darks=3, flats=3));": (
         r"\rdarks_flats \d+ [1-6]/8 \|[█▏▎▍▌▋▊▉ ]+\| \d\d:\d\d<(\d\d:\d\d|\?)"
     ),
-    "umv m1 1": r"\rm1 [\d.]+ degrees",
+    "umv m1 3": r"\rm1 [\d.]+ degrees",
 }
 PLOT = r"^ *\w+, scan \d+|│|┤|└|^[\d. -]+  m1$"  # lines of it as text
 CURVE = r"[│┤].*[⠁-⣿].*\n *└─*┬.*\n[ \d.]+  m1\n"  # its lowest line, and the axis
