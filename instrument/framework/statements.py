@@ -42,6 +42,11 @@ NEVER_ITERATED = re.compile(r"plan `(\w+)` was never iterated")
 PLACE = re.compile(r'^ *File "(.*)", line (\d+), in (.+)$')
 PACKAGES = ("bluesky", "ophyd", "IPython", "instrument")  # whose lines say nothing about who forgot a plan
 TEXT_COMMANDS = ("comment", "newfile", "newsample", "newproposal")  # whose argument is the rest of the line
+TEXT_LINE = re.compile(rf"([ \t]*)({'|'.join(TEXT_COMMANDS)})[ \t]+([^=(\s].*?)\s*")
+NAMING_COMMANDS = ("save_position", "goto_position", "positions")  # whose first word is a name, as in goto_position in
+NO_VARIABLE = re.compile(r"[-+]?\.?\d.*")  # what a word begins with that is a number, or text
+GOES_ON = re.compile("multi-line|triple-quoted")  # in what Python says of a string or a bracket that is not closed
+ENDS = (tokenize.NEWLINE, tokenize.NL, tokenize.COMMENT, tokenize.ENDMARKER)  # of a statement
 SHOWN = (bool, int, float, complex, str, bytes)  # kinds of a plan's result that are worth showing
 
 
@@ -193,9 +198,9 @@ class SpecLines:
     def _statement(self, tokens: Sequence[TokenInfo]) -> _SpecLine | None:
         if len(tokens) < 2 or tokens[0].type != tokenize.NAME or not _begins_argument(*tokens[:3]):
             return None
-        name = tokens[0].string
+        name, statement = tokens[0].string, _statement(tokens)
         if name in self._commands and self._namespace.get(name) is self._commands[name]:
-            code = f"{name}({', '.join(map(self._word, _words(tokens[1:])))})"
+            code = self._call(statement)
         elif (
             name not in self._namespace
             and not hasattr(builtins, name)
@@ -206,8 +211,18 @@ class SpecLines:
             code = f"{RUN}.misspelt({name!r})"
         else:
             return None
-        last = max(index for index, token in enumerate(tokens) if not _ends(token, tokens[:index]))
-        return _SpecLine(tokens[0].start, tokens[last].end, code)
+        return _SpecLine(tokens[0].start, statement[-1].end, code)
+
+    def _call(self, tokens: Sequence[TokenInfo]) -> str:
+        """The call that a command and its words stand for."""
+        name, first, last = tokens[0].string, tokens[1], tokens[-1]
+        if name in TEXT_COMMANDS and first.start[0] == last.end[0]:
+            return _text_call(name, first.line[first.start[1] : last.end[1]])
+        words = _words(tokens[1:])
+        sources = [self._word(word) for word in words]
+        if name in NAMING_COMMANDS and (keyword.iskeyword(words[0]) or NO_VARIABLE.fullmatch(words[0])):
+            sources[0] = repr(words[0].rstrip(","))
+        return f"{name}({', '.join(sources)})"
 
     def called(self, tokens: Sequence[TokenInfo]) -> tuple[str | None, int]:
         """The call that a command and its words stand for, with or without brackets around them; and where it ends."""
@@ -225,7 +240,7 @@ class SpecLines:
             return None, 0
         closing = rest[len(words) + 1 :] if bracketed else []
         end = (closing[0] if closing else words[-1]).end[1]
-        given = [word.rstrip(",") for word in _words(words) if word != ","]
+        given = [word.rstrip(",") for word in _words(_statement(words)) if word != ","]
         if not all(_is_python(word.partition("=")[2] or word) for word in given):
             return None, 0
         return f"{name}({', '.join(map(self._word, given))})", end
@@ -325,28 +340,33 @@ def _begins_argument(name: TokenInfo, first: TokenInfo, second: TokenInfo | None
     if first.start[0] != name.end[0] or first.start == name.end:
         return False
     if first.type == tokenize.NAME:
-        return not keyword.iskeyword(first.string) or first.string in ("None", "True", "False")
+        constant = first.string in ("None", "True", "False")
+        return constant or not keyword.iskeyword(first.string) or name.string in NAMING_COMMANDS
     if first.type in (tokenize.NUMBER, tokenize.STRING):
         return True
     return first.string in ("-", "+") and second is not None and second.start == first.end
 
 
-def _ends(token: TokenInfo, before: Sequence[TokenInfo]) -> bool:
-    """Is a token no part of the statement that began before it?"""
-    depth = sum((t.string in "([{") - (t.string in ")]}") for t in before if t.type == tokenize.OP)
-    ends = (tokenize.NEWLINE, tokenize.NL, tokenize.COMMENT, tokenize.ENDMARKER)
-    if token.type in ends or (token.string == ";" and depth == 0):
-        return True
-    return any(t.string == ";" for t in before if t.type == tokenize.OP) and depth == 0
+def _statement(tokens: Sequence[TokenInfo]) -> list[TokenInfo]:
+    """The first statement of these tokens, without the ends of lines and the comments inside of its brackets."""
+    statement: list[TokenInfo] = []
+    depth = 0
+    for token in tokens:
+        if token.type in (tokenize.NL, tokenize.COMMENT) and depth:
+            continue
+        if token.type in ENDS or (token.string == ";" and not depth):
+            break
+        statement.append(token)
+        if token.type == tokenize.OP:
+            depth += (token.string in "([{") - (token.string in ")]}")
+    return statement
 
 
 def _words(tokens: Sequence[TokenInfo]) -> list[str]:
     """The words of a statement; what is in brackets or quotes is one."""
     words: list[str] = []
     depth, end = 0, None
-    for index, token in enumerate(tokens):
-        if _ends(token, tokens[:index]):
-            break
+    for token in tokens:
         if end is not None and (token.start == end or depth):
             gap = token.start[1] - end[1] if token.start[0] == end[0] else 1
             words[-1] += " " * gap + token.string
@@ -359,20 +379,40 @@ def _words(tokens: Sequence[TokenInfo]) -> list[str]:
 
 
 def text_lines(commands: Mapping[str, Callable[..., Any]], namespace: dict[str, Any]) -> Callable[[list[str]], Any]:
-    """IPython's line transformer for commands that take the rest of the line as it is, quotes and all."""
+    """IPython's line transformer for commands that take the rest of their line as it is, quotes and all."""
 
     def transform(lines: list[str]) -> list[str]:
-        line = re.fullmatch(r"(\w+)[ \t]+([^=(\s].*?)\s*", "".join(lines), flags=re.DOTALL)
-        if line is None or len(lines) > 1 or line[1] not in TEXT_COMMANDS:
-            return lines
-        if namespace.get(line[1]) is not commands.get(line[1]):
-            return lines
-        text = line[2]
-        if text[0] in "\"'" and text[-1] == text[0] and len(text) > 1:
-            text = text[1:-1]
-        return [f"{line[1]}({text!r})\n"]
+        done: list[str] = []
+        for line in lines:
+            found = TEXT_LINE.fullmatch(line)
+            if found is not None and namespace.get(found[2]) is commands.get(found[2]) and not _goes_on(done):
+                done.append(f"{found[1]}{_text_call(found[2], found[3])}\n")
+            else:
+                done.append(line)
+        return done
 
     return transform
+
+
+def _text_call(command: str, text: str) -> str:
+    """The call of a command whose argument is a text as it was typed, with or without quotes around it."""
+    if text[0] in "\"'" and text[-1] == text[0] and len(text) > 1:
+        text = text[1:-1]
+    return f"{command}({text!r})"
+
+
+def _goes_on(lines: Sequence[str]) -> bool:
+    """Does the next line belong to a string, a bracket or a statement that these lines have begun?"""
+    if not lines:
+        return False
+    if lines[-1].rstrip("\n").endswith("\\"):
+        return True
+    try:
+        for _ in tokenize.generate_tokens(iter(lines).__next__):
+            pass
+    except (tokenize.TokenError, SyntaxError) as error:  # also of what is no Python but a line for IPython, or for us
+        return GOES_ON.search(str(error)) is not None
+    return False
 
 
 # -- plans that nobody ran -------------------------------------------------------------------------------------------

@@ -20,7 +20,8 @@ from instrument.plans.checks import plan
 
 logger = logging.getLogger(LOGGER_NAME)
 
-CONNECTION_LOOK, CONNECTION_LOOKS = 0.02, 150  # s between two looks at a signal that connects, and how many
+# s between two looks at a signal that connects, or that is being set, and how many
+LOOK, LOOKS = 0.02, 150
 SAME_PLACE = 1e-9  # units; a motor that is closer to where it is to go is there
 LINE_INTERVAL = 0.1  # s between two looks at a position that is shown live
 
@@ -158,7 +159,12 @@ def set_lm(motor: Any, low: float, high: float) -> MsgGenerator[None]:
     low_signal = yield from _part("set_lm", motor, "low_limit_travel")
     high_signal = yield from _part("set_lm", motor, "high_limit_travel")
     before = yield from _positions([low_signal, high_signal])
-    yield from bps.mv(low_signal, low, high_signal, high)
+
+    def put_back(_error: Exception) -> MsgGenerator[None]:
+        for signal, limit in zip((low_signal, high_signal), before, strict=True):
+            yield from _set_back(signal, limit)
+
+    yield from bpp.contingency_wrapper(bps.mv(low_signal, low, high_signal, high), except_plan=put_back)
     if not preflight.is_dry():
         logger.info("%s: limits %g %g -> %g %g", motor.name, *before, low, high)
 
@@ -196,14 +202,17 @@ def set_dial(motor: Any, position: float) -> MsgGenerator[None]:
     # A motor record with a variable offset would keep the user position instead.
     frozen = yield from _part("set_dial", motor, "offset_freeze_switch")
     before = yield from bps.rd(frozen, default_value=0)
-    if before != 1:
-        yield from bps.abs_set(frozen, 1, wait=True)
+
+    def redefined() -> MsgGenerator[None]:
+        if before != 1:
+            yield from bps.abs_set(frozen, 1, wait=True)
+        yield from _redefine("set_dial", motor, position, "dial_setpoint")
 
     def thaw() -> MsgGenerator[None]:
-        yield from bps.abs_set(frozen, before, wait=True)
+        if before != 1:
+            yield from _set_back(frozen, before)
 
-    redefined = _redefine("set_dial", motor, position, "dial_setpoint")
-    yield from redefined if before == 1 else bpp.finalize_wrapper(redefined, thaw)
+    yield from bpp.finalize_wrapper(redefined(), thaw)
 
 
 def _redefine(name: str, motor: Any, position: float, part: str) -> MsgGenerator[None]:
@@ -218,7 +227,7 @@ def _redefine(name: str, motor: Any, position: float, part: str) -> MsgGenerator
         yield from bps.abs_set(target, position, wait=True)
 
     def use_again() -> MsgGenerator[None]:
-        yield from bps.abs_set(use, 0, wait=True)
+        yield from _set_back(use, 0)
 
     yield from bpp.finalize_wrapper(redefine(), use_again)
     after = yield from bps.rd(motor, default_value=0.0)
@@ -231,11 +240,23 @@ def _part(name: str, motor: Any, part: str) -> MsgGenerator[Any]:
     signal = getattr(motor, part, None)
     if signal is None:
         raise UserError(f"{name}: {motor.name} is no EPICS motor with {part}; nothing is changed")
-    for _ in range(CONNECTION_LOOKS):
+    for _ in range(LOOKS):
         if getattr(signal, "connected", True):
             return signal
-        yield from bps.sleep(CONNECTION_LOOK)
+        yield from bps.sleep(LOOK)
     raise UserError(f"{name}: no answer from {signal.pvname}; nothing is changed")
+
+
+def _set_back(signal: Any, value: Any) -> MsgGenerator[None]:
+    """Set a signal in the clean-up of a plan, which may have been interrupted while it was being set."""
+    for _ in range(LOOKS):
+        try:
+            yield from bps.abs_set(signal, value, wait=True)
+        except RuntimeError:  # of ophyd: "Another set() call is still in progress"
+            yield from bps.sleep(LOOK)
+        else:
+            return
+    yield from bps.abs_set(signal, value, wait=True)
 
 
 @plan

@@ -80,6 +80,17 @@ def test_python_stays_python(session):
     assert before == 0
 
 
+LINES = {
+    "mv m1 3; print(1)": "mv(m1, 3); print(1)",
+    "lookupscan m1 [0,  # mm\n 0.3] 0.1": "lookupscan(m1, [0, 0.3], 0.1)",
+}
+
+
+def test_a_line_without_parentheses_is_one_statement_and_the_rest_stays(session):
+    shown = {typed: session.value(f"get_ipython().transform_cell({typed!r})") for typed in LINES}
+    assert shown == {typed: f"{code}\n" for typed, code in LINES.items()}
+
+
 def test_a_plan_that_nobody_runs_is_told(session):
     assert session.shows("p = mv(m1, 3)") == ""
     assert session.shows("p = 1") == (
@@ -210,6 +221,10 @@ def test_ctrl_c_ends_each(session, typed):
     "typed",
     [
         "ascan m2 0 10 20 0.1",
+        "a2scan m2 0 10 m3 0 10 20 0.1",
+        "d2scan m2 0 10 m3 0 10 20 0.1",
+        "mesh m2 0 10 20 m3 0 10 2 0.1",
+        "lookupscan m2 [0,5,10] 0.1",
         "dmesh m2 0 10 20 m3 0 10 2 0.1",
         "lup noisy m2 0 10 11",
         "lineup2 noisy m2 0 10 11",
@@ -259,6 +274,37 @@ def test_tw_steps_a_motor_by_keys(session):
     assert "'fast': Enter or + steps up" in session.wait_for(r"m1 0.5, step 0.5\? ")
     session.process.sendline("q")
     session.until_prompt()
+
+
+def test_ctrl_c_in_tw_stops_the_motor_and_asks_again_and_leaves_when_it_asks(session):
+    session.run("mv m2 0")
+    session.type("tw m2 20")
+    session.wait_for(r"step 20\? ")
+    session.process.sendline("+")
+    session.until_moving()
+    session.press("c")
+    assert "the plan was aborted (Ctrl-C); motors are told to stop" in session.wait_for(r"m2 \S+, step 20\? ")
+    session.press("c")
+    session.until_prompt()
+    until(lambda: session.pv("gp:m2.DMOV") == "1")
+    assert 0.3 < position(session, "m2") < 20
+    session.run("mv m2 0")
+
+
+FIELDS = ("LLM", "HLM", "SET", "FOFF", "OFF", "RBV", "DRBV")
+
+
+@pytest.mark.parametrize("typed", ["set_lm('m2', -5, 5)", "set_user(m2, 3)", "set_dial(m2, 3)"])
+def test_ctrl_c_half_way_through_setting_a_motor_leaves_it_as_it_was(session, typed):
+    session.run('mv m2 0; exec(\'def halt():\\n print("half " + "way"); yield from bps.sleep(600)\')')
+    session.run("once = lambda msg, met=[]: (None, None if msg.command != 'set' or met else met.append(1) or halt())")
+    before = [session.pv(f"gp:m2.{field}") for field in FIELDS]
+    session.type(f"RE(bpp.plan_mutator({typed}, once))")
+    session.wait_for("half way")
+    assert [session.pv(f"gp:m2.{field}") for field in FIELDS] != before
+    session.press("c")
+    assert "the plan was aborted (Ctrl-C)" in session.until_prompt()
+    assert [session.pv(f"gp:m2.{field}") for field in FIELDS] == before
 
 
 WRONG = {
@@ -451,6 +497,15 @@ def test_positions_are_saved_and_gone_back_to(session):
     session.run("set_lm m2 -32000 32000")
 
 
+def test_a_position_has_any_word_for_a_name(session):
+    """Also one that means something to Python, as `in m1` does."""
+    session.run("mv m1 0.1")
+    for name in ("in", "not", "12", "2theta"):
+        assert session.shows(f"save_position {name} m1") == f"saved as {name!r}: m1 0.1"
+        assert session.shows(f"goto_position {name}") == f"all motors are at {name!r} of <time>"
+    assert "0    <time> m1 0.1" in session.shows("positions in")
+
+
 def test_a_motor_that_is_a_component_is_a_motor(session, peak):
     """Slits.top drives what m1 drives."""
     session.run("ascan slits.top c-5*w c+5*w 24 0.1")
@@ -491,6 +546,18 @@ def test_file_sample_proposal_comment(session):
     assert 'it\'s a "test"\n' in text
     assert session.value("cat[-1].metadata['start']['sample']") == "iron oxide"
     assert "#MD proposal_id = 1234\n" in text
+
+
+def test_a_text_is_taken_as_it_is_on_each_line_of_a_cell(session):
+    shown = session.run('if m1:\n    newsample it\'s wet\n    comment the 2nd "one", it is\n')
+    assert " -> it's wet\n" in shown
+    assert shown.endswith('comment: the 2nd "one", it is')
+    assert session.value("RE.md['sample']") == "it's wet"
+    shown = session.shows("mv m1 0; comment it is there; newsample nickel oxide").splitlines()
+    assert shown[0].endswith("comment: it is there")
+    assert shown[1:] == ["sample: it's wet -> nickel oxide"]
+    session.run('text = """of two lines,\ncomment and newsample are words"""')
+    assert session.value("text") == "of two lines,\ncomment and newsample are words"
 
 
 def test_what_is_plotted_is_chosen(session):
