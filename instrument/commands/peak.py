@@ -124,9 +124,8 @@ class PeakCommands:
         which = f"{name} in scan {series.label}"
         if not statistics.found:
             raise UserError(f"there is no peak of {which}")
-        if not statistics.inside:
-            top = self._top(statistics)
-            raise UserError(f"{which} is a flank, its top at the end {series.x[0]} {top:g}: scan beyond it")
+        if flank := statistics.flank(which, series.x[0]):
+            raise UserError(flank)
         return series, name, statistics
 
     @staticmethod

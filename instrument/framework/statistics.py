@@ -59,6 +59,7 @@ class PeakStatistics:
         number_of_points: Finite points that went into this.
         inside: Both half heights (of an edge: both plateaus) lie within the scan. False: it saw a flank only, and where
             the peak is can't be told.
+        beyond: Of a flank, the place of its highest or lowest point and which of them it is: look beyond it.
     """
 
     kind: Kind = "none"
@@ -73,6 +74,7 @@ class PeakStatistics:
     noise: float | None = None
     number_of_points: int = 0
     inside: bool = True
+    beyond: tuple[float, Literal["highest", "lowest"]] | None = None
 
     def __getitem__(self, key: str) -> Any:
         """The attribute `key`, as bluesky's `PeakStats` has it."""
@@ -84,6 +86,18 @@ class PeakStatistics:
     def found(self) -> bool:
         """Is there a peak, a dip, or an edge?"""
         return self.cen is not None
+
+    def flank(self, what: str, x: str) -> str | None:
+        """What was seen if it was a flank only, and where to look for the rest; None if it was not.
+
+        Args:
+            what: What was measured, and when: "noisy in scan 3".
+            x: What was moved: "m1".
+        """
+        if self.beyond is None:
+            return None
+        place, which = self.beyond
+        return f"{what} is a flank, its {which} at the end {x} {place:g}: scan beyond it"
 
 
 def clearness(y: ArrayLike, found: PeakStatistics | None) -> tuple[float, float]:
@@ -174,6 +188,9 @@ def peak_statistics(x: ArrayLike, y: ArrayLike) -> PeakStatistics:
     if measured.kind != "edge" and _is_counting_noise(x_all, y_all, measured, xs[0], span_x, span_y):
         return PeakStatistics(**extremes, noise=_times(measured.noise, span_y))
     background = measured.lin_bkg
+    beyond = None
+    if not measured.inside:
+        beyond = (extremes["min"][0], "lowest") if _leads_down(u, v, measured) else (extremes["max"][0], "highest")
     if background is not None:
         slope = background["m"] * span_y / span_x
         background = {"m": float(slope), "b": float(ys.min() + background["b"] * span_y - slope * xs[0])}
@@ -187,8 +204,30 @@ def peak_statistics(x: ArrayLike, y: ArrayLike) -> PeakStatistics:
         height=_times(measured.height, span_y),
         noise=_times(measured.noise, span_y),
         inside=measured.inside,
+        beyond=beyond,
         **extremes,
     )
+
+
+def _leads_down(x: Array, y: Array, flank: PeakStatistics) -> bool:
+    """Is a flank that of a dip, which comes from a plateau? The tail of a peak is the steeper the higher."""
+    if flank.kind == "edge" or flank.cen is None or (flank.height or 0.0) > 0.0:
+        return False
+    lowest, highest = x[np.argmin(y)], x[np.argmax(y)]
+    if abs(flank.cen - lowest) > abs(flank.cen - highest):
+        return False  # half of a peak that falls to a plateau
+    third = max(2, x.size // 3)
+    slopes = [abs(_slope(x[part], y[part])) for part in (slice(third), slice(third, -third), slice(-third, None))]
+    at_highest = slopes[0] if highest < lowest else slopes[-1]
+    return at_highest < max(slopes)
+
+
+def _slope(x: Array, y: Array) -> float:
+    """Of the straight line through points; 0 of less than two."""
+    if x.size < 2:
+        return 0.0
+    dx = x - x.mean()
+    return float(dx @ (y - y.mean()) / (dx @ dx))
 
 
 def _place(value: float | None, origin: float, span: float) -> float | None:

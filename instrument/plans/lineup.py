@@ -314,16 +314,7 @@ def _place(statistics: PeakStatistics, key: str) -> float | None:
 def no_peak(found: Lineup, motor: Any) -> str:
     """Why there is no peak to go to, and where to look for it."""
     which = f"{found.signal} in scan {found.scan_id}"
-    statistics = found.statistics
-    if not statistics.found or statistics.max is None or statistics.min is None:
-        return f"no peak of {which}"
-    down = statistics.height is not None and statistics.height < 0 and statistics.kind != "edge"
-    if down and statistics.cen is not None:  # half of a dip, or a peak that falls to a plateau: what lies at its side
-        down = abs(statistics.cen - statistics.min[0]) < abs(statistics.cen - statistics.max[0])
-    place = (statistics.min if down else statistics.max)[0]
-    return (
-        f"{which} is a flank, its {'lowest' if down else 'highest'} at the end {motor.name} {place:g}: scan beyond it"
-    )
+    return found.statistics.flank(which, motor.name) or f"no peak of {which}"
 
 
 @plan
@@ -343,7 +334,7 @@ def lineup2(
 ) -> MsgGenerator[list[Lineup]]:
     """Line up again and again, each scan about the last peak and as wide as that asks for, until the peak is stable.
 
-    A scan that sees a flank only is followed by a wider one about its highest end, one that sees nothing by a wider
+    A scan that sees a flank only is followed by a wider one about its end, one that sees nothing by a wider
     one. Without a peak the motor goes back.
 
     Args:
@@ -407,9 +398,9 @@ def lineup2(
                 break
             width = statistics.fwhm
             low, high = place - width_factor * statistics.fwhm, place + width_factor * statistics.fwhm
-        elif place is None and statistics.found and statistics.max and statistics.min:
-            top = statistics.min if (statistics.height or 0) < 0 and statistics.kind != "edge" else statistics.max
-            low, high = top[0] - abs(high - low), top[0] + abs(high - low)
+        elif statistics.beyond is not None:
+            end, span = statistics.beyond[0], abs(high - low)
+            low, high = end - span, end + span
         else:  # perhaps too narrow to tell a peak from its background
             low, high = low - (high - low) / 2, high + (high - low) / 2
     target = origin if place is None else place

@@ -104,6 +104,26 @@ def test_a_flank_is_told_from_a_peak(beyond, side, points, kind):
     x = np.linspace(-1, 1, points)
     found = peak_statistics(x, 1000 * shape(kind, (x - side * (1 + beyond * 0.8)) / 0.8))
     assert not found.found or not found.inside
+    assert found.beyond in (None, (side, "highest"))
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize(("low", "high", "points"), [(1, 3, 15), (0.8, 3.2, 15), (2, 8, 21), (-3.5, -0.5, 11)])
+def test_the_tail_of_a_peak_leads_to_the_peak(seed, low, high, points):
+    """With the noise of the virtual beamline's; a dip's bottom at the other end explains it nearly as well."""
+    x = np.linspace(low, high, points)
+    y = 1e5 * np.random.default_rng(seed).uniform(0.95, 1, points) * shape("lorentzian", x)
+    found = peak_statistics(x, y)
+    assert found.beyond == (min(x, key=abs), "highest")
+    assert found.flank("noisy in scan 3", "m1") == (
+        f"noisy in scan 3 is a flank, its highest at the end m1 {min(x, key=abs):g}: scan beyond it"
+    )
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "lorentzian"])
+def test_half_of_a_dip_leads_down(kind):
+    x = np.linspace(-0.1, 3, 31)
+    assert peak_statistics(x, 3 - shape(kind, x)).beyond == (pytest.approx(0, abs=0.11), "lowest")
 
 
 @settings(max_examples=60, deadline=None)

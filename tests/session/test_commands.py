@@ -414,13 +414,13 @@ def test_a_flank_is_told_as_such(session, peak):
     session.run("ascan m1 c+w/2 c+4*w 12 0.1")  # of fewer points, the noise makes nothing of it now and then
     number, before = session.scan_id, position(session)
     for typed in ("cen", "goto_cen", "com noisy"):
-        assert session.shows(typed).startswith(f"noisy in scan {number} is a flank, its top at the end m1 ")
+        assert session.shows(typed).startswith(f"noisy in scan {number} is a flank, its highest at the end m1 ")
     assert position(session) == before
     assert session.shows("cen nosy") == f"scan {number} has no signal 'nosy'; did you mean 'noisy'?"
     assert session.shows("fit gausian") == "fit: no model 'gausian'; did you mean 'gaussian'?"
     session.run("mv m1 c+2*w")
     shown = session.shows("lup noisy m1 -1.5*w 1.5*w 11").splitlines()[-1]
-    assert re.search(rf"lup: noisy in scan {number + 1} is a flank, .* scan beyond it; m1 went back to", shown)
+    assert re.search(rf"lup: noisy in scan {number + 1} is a flank, its highest at .* beyond it; m1 went back", shown)
     shown = session.shows("lineup2 noisy m1 -w w 11")
     assert re.search(r"lineup2: m1 from \S+ to \S+ \(cen of noisy, stable after \d scans\)", shown)
     assert position(session) == pytest.approx(peak[0], abs=peak[1] / 5)
