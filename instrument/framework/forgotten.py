@@ -12,6 +12,7 @@ import ast
 import functools
 import inspect
 import linecache
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import CodeType, FunctionType, GeneratorType, ModuleType
@@ -19,7 +20,7 @@ from typing import Any
 
 from bluesky.utils import Plan
 
-PACKAGE = Path(__file__).parents[1]  # in whose code nobody looks
+PACKAGES = ("bluesky", "ophyd", "IPython", "instrument", "threading")  # with what is beside them, Python's own
 
 
 def forgotten_calls(plan: Any) -> list[str]:
@@ -33,7 +34,7 @@ def forgotten_calls(plan: Any) -> list[str]:
     waiting = list(_codes_of(plan))
     while waiting:
         code, names = waiting.pop()
-        if code in seen or _is_library(code.co_filename):
+        if code in seen or is_library(code.co_filename):
             continue
         seen.add(code)
         for dotted, line, source in _bare_calls(code):
@@ -79,9 +80,11 @@ def _function(dotted: str, names: Mapping[str, Any]) -> FunctionType | None:
     return found if type(found) is FunctionType else None
 
 
-def _is_library(file: str) -> bool:
+def is_library(file: str) -> bool:
+    """Is it code that is nobody's own: installed, or ours? A directory of one's own may be called bluesky."""
     path = Path(file)
-    return "site-packages" in path.parts or path.is_relative_to(PACKAGE)
+    loaded = (getattr(sys.modules.get(name), "__file__", None) for name in PACKAGES)
+    return "site-packages" in path.parts or any(path.is_relative_to(Path(one).parent) for one in loaded if one)
 
 
 @functools.lru_cache(maxsize=512)

@@ -23,7 +23,6 @@ import re
 import tokenize
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from pathlib import Path
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +30,7 @@ from bluesky import Msg
 from bluesky.utils import Plan
 
 from instrument.config.errors import UserError
+from instrument.framework.forgotten import is_library
 
 if TYPE_CHECKING:
     from tokenize import TokenInfo
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 RUN = "__run_statement__"  # what the transformed cells call; a builtin of the shell, so that %reset leaves it
 NEVER_ITERATED = re.compile(r"plan `(\w+)` was never iterated")
 PLACE = re.compile(r'^ *File "(.*)", line (\d+), in (.+)$')
-PACKAGES = ("bluesky", "ophyd", "IPython", "instrument")  # whose lines say nothing about who forgot a plan
 TEXT_COMMANDS = ("comment", "newfile", "newsample", "newproposal")  # whose argument is the rest of the line
 TEXT_LINE = re.compile(rf"([ \t]*)({'|'.join(TEXT_COMMANDS)})[ \t]+([^=(\s].*?)\s*")
 NAMING_COMMANDS = ("save_position", "goto_position", "positions")  # whose first word is a name, as in goto_position in
@@ -433,7 +432,7 @@ def forgotten(message: str) -> str | None:
         return f"the plan {found[1]} was never run; write `yield from {found[1]}(...)`"
     for index, line in enumerate(lines):
         place = PLACE.match(line)
-        if place is not None and not _is_library(place[1]):
+        if place is not None and not is_library(place[1]):
             function, after = place[3], lines[index + 1].strip() if index + 1 < len(lines) else ""
             source = "" if PLACE.match(after) or NEVER_ITERATED.search(after) else after
     name = found[1]
@@ -441,11 +440,6 @@ def forgotten(message: str) -> str | None:
     if function.startswith("<"):
         return f"{made}: the plan {name} was never run; type {name}(...) as a statement of its own, or RE(...) it"
     return f"{made} in {function}: the plan {name} was never run; write `yield from {name}(...)`"
-
-
-def _is_library(file: str) -> bool:
-    parts = Path(file).parts
-    return any(part in PACKAGES or part in ("site-packages", "asyncio", "threading.py") for part in parts)
 
 
 def install(

@@ -2,6 +2,7 @@
 
 import importlib.util
 import linecache
+import threading
 
 import bluesky.plans as bp
 import bluesky.preprocessors as bpp
@@ -10,7 +11,8 @@ from bluesky.utils import plan
 from ophyd.sim import det, motor
 
 from instrument.framework.engine import RunEngine
-from instrument.framework.forgotten import forgotten_calls
+from instrument.framework.forgotten import forgotten_calls, is_library
+from instrument.framework.statements import forgotten
 
 PLANS = """\
 import bluesky.preprocessors as bpp
@@ -108,3 +110,19 @@ def test_a_file_that_was_edited_since_is_not_judged_by(tmp_path):
     path.write_text("def a():\n    yield\n\ndef b():\n    yield\n    a()\n")
     linecache.checkcache(str(path))
     assert forgotten_calls(names["b"]()) == []
+
+
+@pytest.mark.parametrize("directory", ["/home/me/instrument/user", "/home/me/bluesky", "/home/me/asyncio"])
+def test_a_directory_of_ones_own_may_be_called_as_a_package_is(directory):
+    """Stock: `mv(m1, 3)` in a clone of this project is told as if nobody had written it."""
+    frames = [
+        ("/home/me/env/lib/python3.11/site-packages/IPython/core/run.py", "run_code", "exec(code)"),
+        (f"{directory}/plans.py", "here", "mv(m1, 3)"),
+        (bp.__file__, "call", "return Plan(function)"),
+    ]
+    stack = "".join(f'  File "{file}", line 5, in {function}\n    {text}\n' for file, function, text in frames)
+    assert forgotten(f"{stack}plan `mv` was never iterated, did you mean to use `yield from`?") == (
+        "`mv(m1, 3)` in here: the plan mv was never run; write `yield from mv(...)`"
+    )
+    assert not is_library(f"{directory}/plans.py")
+    assert all(map(is_library, (frames[0][0], bp.__file__, threading.__file__, is_library.__code__.co_filename)))
