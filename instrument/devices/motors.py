@@ -9,12 +9,11 @@ from typing import Any
 from ophyd import Component, EpicsMotor, EpicsSignal, EpicsSignalRO
 from ophyd.signal import EpicsSignalBase
 from ophyd.status import MoveStatus
-from ophyd.status import wait as wait_for_status
 from ophyd.utils.epics_pvs import AlarmSeverity, AlarmStatus
 
 from instrument.devices.errors import MoveEndedError, check_position
 from instrument.devices.offline import answers
-from instrument.devices.statuses import ForgetsFirst, fail_waiting
+from instrument.devices.statuses import ForgetsFirst, fail_waiting, wait_or_stop
 
 
 class Motor(ForgetsFirst, EpicsMotor):
@@ -70,11 +69,7 @@ class Motor(ForgetsFirst, EpicsMotor):
             )
             status = super().move(position, wait=False, **kwargs)
         if wait:
-            try:
-                wait_for_status(status)
-            except KeyboardInterrupt:
-                self.stop()
-                raise
+            wait_or_stop(self, status)
         return status
 
     def stop(self, *, success: bool = False) -> None:

@@ -6,6 +6,7 @@ import functools
 from typing import Any
 
 from ophyd.status import StatusBase
+from ophyd.status import wait as wait_for_status
 
 REQUESTS = ("_req_done", "acq_done")  # ophyd's subscriptions of the status of a move, and of an acquisition
 
@@ -36,6 +37,15 @@ class ForgetsFirst:
     def _reset_sub(self, event_type: str) -> None:
         if event_type not in REQUESTS:
             super()._reset_sub(event_type)  # type: ignore[misc]
+
+
+def wait_or_stop(device: Any, status: StatusBase) -> None:
+    """Wait for a move of a device; a Ctrl-C stops it."""
+    try:
+        wait_for_status(status)
+    except KeyboardInterrupt:
+        device.stop()
+        raise
 
 
 def fail_waiting(part: Any, reason: Exception) -> None:

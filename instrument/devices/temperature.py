@@ -12,11 +12,10 @@ from ophyd import Component, EpicsSignal, PVPositioner, Signal
 from ophyd.device import required_for_connection
 from ophyd.positioner import PositionerBase
 from ophyd.status import MoveStatus
-from ophyd.status import wait as wait_for_status
 
 from instrument.config.names import LOGGER_NAME
 from instrument.devices.errors import MoveEndedError, check_position
-from instrument.devices.statuses import ForgetsFirst, fail_waiting
+from instrument.devices.statuses import ForgetsFirst, fail_waiting, wait_or_stop
 
 logger = logging.getLogger(LOGGER_NAME)
 
@@ -111,11 +110,7 @@ class TemperatureController(ForgetsFirst, PVPositioner):
                 raise
             self._end_if_there()
         if wait:
-            try:
-                wait_for_status(status)
-            except KeyboardInterrupt:
-                self.stop()
-                raise
+            wait_or_stop(self, status)
         return status
 
     def stop(self, *, success: bool = False) -> None:

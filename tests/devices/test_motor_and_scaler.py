@@ -84,14 +84,25 @@ def test_a_move_that_ends_in_alarm_fails_and_tells_why(devices):
         motor.move(before, timeout=DEADLINE)
 
 
-def test_a_stopped_motor_can_be_moved_again(devices):
-    m7 = devices["m7"]
-    first = m7.move(100, wait=False)
-    wait_until(lambda: m7.moving, "it moves")
-    m7.stop()
-    with pytest.raises(MoveEndedError, match=r"^m7: was stopped$"):
-        first.wait(DEADLINE)
-    wait_until(lambda: not m7.moving, "it stands")
+@pytest.fixture
+def stopped(devices):
+    """Stop m7 amid a move, and return it."""
+
+    def stop():
+        m7 = devices["m7"]
+        first = m7.move(100, wait=False)
+        wait_until(lambda: m7.moving, "it moves")
+        m7.stop()
+        with pytest.raises(MoveEndedError, match=r"^m7: was stopped$"):
+            first.wait(DEADLINE)
+        wait_until(lambda: not m7.moving, "it stands")
+        return m7
+
+    return stop
+
+
+def test_a_stopped_motor_can_be_moved_again(stopped):
+    m7 = stopped()
     m7.move(1, timeout=DEADLINE)
     assert math.isclose(m7.position, 1, abs_tol=0.005)
 
@@ -105,14 +116,8 @@ def late_monitors():
     release.set()
 
 
-def test_a_move_does_not_end_with_the_end_of_the_one_before_that_is_told_late(devices, late_monitors):
-    m7 = devices["m7"]
-    first = m7.move(100, wait=False)
-    wait_until(lambda: m7.moving, "it moves")
-    m7.stop()
-    with pytest.raises(MoveEndedError, match=r"^m7: was stopped$"):
-        first.wait(DEADLINE)
-    wait_until(lambda: not m7.moving, "it stands")
+def test_a_move_does_not_end_with_the_end_of_the_one_before_that_is_told_late(stopped, late_monitors):
+    m7 = stopped()
     second = m7.move(5, wait=False)
     late_monitors.set()
     second.wait(DEADLINE)
