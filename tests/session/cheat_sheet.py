@@ -107,6 +107,7 @@ SECTIONS = {
         Row("centre", "cen", "p CEN", "cen()", 'bec.peaks["cen"]'),
         Row("centre of mass", "com", NO_EQUAL, "com()", 'bec.peaks["com"]'),
         Row("highest", "peak", "p pl_xMAX", "peak()", 'bec.peaks["max"]'),
+        Row("highest, by its other name", "pic"),
         Row("width", "fwhm", "p pl_FWHM", "fwhm()", 'bec.peaks["fwhm"]'),
         Row("fit", "fit lorentzian"),
         Row("go to the centre", "goto_cen", "umv m1 CEN", "goto_cen()", "RE(bps.mv(m1, ...))"),
@@ -171,6 +172,24 @@ SECTIONS = {
         Row("and off", "suspenders beam off", bluesky="RE.remove_suspender(...)"),
         Row("the last error", "last_error", bliss="last_error()"),
     ],
+    "Devices, runs and files": [
+        Row("devices", "devices"),
+        Row("their classes and PVs", "listobjects"),
+        Row("what one has", "listdevice m1"),
+        Row("runs so far", "listruns 3"),
+        Row("their files: are they written?", "outbox"),
+        Row("wait for them", "wait_for_files"),
+        Row("a run as another file", "export -1 last.csv"),
+    ],
+}
+
+# What takes longer, or makes sense together with Python only: docs/reference/prompt.md shows it, and is typed, too.
+SHOWN_WITH_ALL_NAMES = {
+    *("ad_lit_by", "ad_vs_motor", "change_ad_simulated_image_parameters", "darks_flats", "dither_ad_off"),
+    *("dither_ad_on", "dither_ad_peak_position", "image_peak", "locate_image_peak", "show_image"),
+    *("change_noisy_parameters", "findpeak_multipass", "repeat_findpeak", "two_pass_scan"),
+    *("snapshot", "snapshot_diff", "snapshot_restore", "snapshot_undo"),
+    *("nexus_tree", "start_beamline", "trace_messages"),
 }
 
 
