@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from instrument.config.errors import UserError, nearest
+from instrument.plans.checks import fitting
 
 # Keyword-only arguments of plans, and what a session fills in: a device, or a part of one.
 DEVICES: Mapping[str, str] = MappingProxyType(
@@ -113,8 +114,17 @@ def with_devices(
             return [device_of(devices, one) for one in value]
         return device_of(devices, value)
 
+    shown_signature = signature.replace(
+        parameters=[
+            parameter.replace(default=None if fill and name == COUNTERS else shown.get(name, parameter.default))
+            for name, parameter in signature.parameters.items()
+            if name not in parts
+        ]
+    )
+
     @functools.wraps(plan)
     def bound(*args: Any, **options: Any) -> Any:
+        fitting(plan.__name__, shown_signature, args, {name: it for name, it in options.items() if name not in given})
         found = list(args)
         for number, value in enumerate(args):
             is_device = number % 2 == 0 if pairs else number < len(positional) and positional[number].name in NAMED
@@ -125,11 +135,5 @@ def with_devices(
             chosen[COUNTERS] = counters.devices
         return plan(*found, **{**given, **chosen})
 
-    bound.__signature__ = signature.replace(  # type: ignore[attr-defined]  what inspect looks for
-        parameters=[
-            parameter.replace(default=None if fill and name == COUNTERS else shown.get(name, parameter.default))
-            for name, parameter in signature.parameters.items()
-            if name not in parts
-        ]
-    )
+    bound.__signature__ = shown_signature  # type: ignore[attr-defined]  what inspect looks for
     return bound

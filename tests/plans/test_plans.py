@@ -307,6 +307,7 @@ def test_lup_in_specs_order_counts_with_the_counters_and_goes_to_the_clearest_pe
         (lambda: lup("m1", -1, 1, 1), "intervals=1 has to be a whole number, 2 or more"),
         (lambda: lup("m1", -1, 1, 20, -1), "time=-1 has to be more than 0"),
         (lambda: lup("m1", -1, 1, 20, 1, time=1), "the time is given twice"),
+        (lambda: lup("m1", -1, 1), "missing a required argument: 'finish'; it takes [a-z, ]+time, signal, md"),
         (lambda: plans.lup(bench.motor, -1, 1, 20), "no detector is given"),
     ):
         number = len(bench.starts)
