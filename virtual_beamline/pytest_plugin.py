@@ -38,9 +38,9 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def virtual_beamline(request: pytest.FixtureRequest) -> Iterator[RunningBeamline]:
-    """The beamline ``gp:`` of this test process; it answers, and is the one that the environment names."""
+    """The beamline ``gp:`` of this test process; it answers, and is the one that the environment names; seed 1."""
     stash = request.config.stash
-    beamline = supervisor.start(lease=stash[_lease_key], beamline_id=stash[_id_key])
+    beamline = supervisor.start(lease=stash[_lease_key], beamline_id=stash[_id_key], seed=1)
     beamline.wait_ready()
     yield beamline
     beamline.stop()

@@ -31,6 +31,7 @@ from virtual_beamline.names import DEFAULT_PREFIX, ENVIRONMENT_VARIABLE, ID_RECO
 _FIRST_PORT, _PORTS_PER_LEASE, _LEASES = 21_000, 8, 1000
 _KEPT_LOGS = 40
 _AREA_DETECTOR = "-ad"
+_PATIENCE = 0.25  # s for one answer of an IOC that starts
 """Marks the files of the area detector's IOC, beside those of `gp:`."""
 
 
@@ -256,10 +257,12 @@ class RunningIoc:
                 else:
                     msg = f"{pv} does not answer after {timeout:g} s; {self._last_words()}"
                 raise BeamlineStartError(msg)
+            patience = min(remaining, _PATIENCE)
             try:
-                answer = read_text(pv, self.address, min(remaining, 0.25))
+                answer = read_text(pv, self.address, patience)
             except PvNotAnsweringError:
-                answer = ""
+                if patience == _PATIENCE:  # else it had hardly time to answer
+                    answer = ""
             if answer == self.id:
                 return
             time.sleep(0.01)

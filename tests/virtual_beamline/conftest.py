@@ -4,8 +4,10 @@ import time
 
 import pytest
 
+DEADLINE = 30.0  # s, generous: the machine may be busy
 
-def wait_for(condition, timeout=10.0, what="condition"):
+
+def wait_for(condition, timeout=DEADLINE, what="condition"):
     """Wait until ``condition()`` is true and give its value."""
     deadline = time.monotonic() + timeout
     while not (value := condition()):
@@ -28,17 +30,17 @@ class Client:
             # {} (an empty channel filter) makes another channel of the same PV: with an unmonitored pyepics PV on a
             # channel, ophyd's monitors on that channel never get a value, and its devices do not connect.
             channel = f"{self.prefix}{name if '.' in name else f'{name}.VAL'}{{}}"
-            self._pvs[name] = epics.PV(channel, auto_monitor=False, connection_timeout=10)
+            self._pvs[name] = epics.PV(channel, auto_monitor=False, connection_timeout=DEADLINE)
         pv = self._pvs[name]
-        assert pv.wait_for_connection(timeout=10), pv.pvname
+        assert pv.wait_for_connection(timeout=DEADLINE), pv.pvname
         return pv
 
     def get(self, name, text=False):
-        value = self.pv(name).get(use_monitor=False, as_string=text, timeout=10)
+        value = self.pv(name).get(use_monitor=False, as_string=text, timeout=DEADLINE)
         assert value is not None, name
         return value
 
-    def put(self, name, value, wait=True, timeout=10.0):
+    def put(self, name, value, wait=True, timeout=DEADLINE):
         """Put with completion; true if the IOC took it in time."""
         return self.pv(name).put(value, wait=wait, timeout=timeout) == 1
 
@@ -48,7 +50,7 @@ class Client:
         self.pv(name).put(value, wait=False, callback=lambda **_: done.append(time.monotonic()))
         return done
 
-    def wait(self, name, value, timeout=10.0, text=False):
+    def wait(self, name, value, timeout=DEADLINE, text=False):
         seen = []
 
         def check():

@@ -11,16 +11,24 @@ from tests.virtual_beamline.conftest import Client, wait_for
 x = Client("x:")
 
 
+def connect(*names):
+    """Before what follows is watched while it happens."""
+    for name in names:
+        x.pv(name)
+
+
 def asynchronous_completion():
+    connect("delay.REQ", "delay.VAL")
+    x.put("delay.DLY", 1)
     started = time.monotonic()
-    x.put("delay.DLY", 0.3)
     done = x.start_put("delay.REQ", 7)
     early = x.get("delay.VAL")
     wait_for(lambda: done)
-    return {"early": early, "waited": done[0] - started >= 0.3, "value": x.get("delay.VAL"), "after": x.get("after")}
+    return {"early": early, "waited": done[0] - started >= 1, "value": x.get("delay.VAL"), "after": x.get("after")}
 
 
 def redirection():
+    connect("delay.REQ")
     x.put("delay.DLY", 0.5)
     x.start_put("delay.REQ", 1)
     x.put("delay.REQ", 2, wait=False)
@@ -32,7 +40,8 @@ def redirection():
 
 
 def hold_makes_it_active():
-    x.put("delay.DLY", 0.3)
+    connect("delay.REQ", "delay.PACT")
+    x.put("delay.DLY", 1)
     x.put("delay.HOLD", 1)
     before = x.get("delay.COUN")
     done = x.start_put("delay.REQ", 3)

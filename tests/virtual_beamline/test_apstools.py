@@ -9,7 +9,7 @@ import pytest
 
 from tests.virtual_beamline.conftest import wait_for
 
-TIMEOUT = 15
+TIMEOUT = 30
 
 
 def _connected(device):
@@ -54,8 +54,10 @@ def test_swait_setup_gaussian_has_the_noise_it_is_told(swait, position):
 
     setup_gaussian_swait(swait, position, center=0, width=1, scale=1000, noise=0.1)
     values = set()
+    position.put(0, wait=True)  # from wherever it was
+    wait_for(lambda: 950 <= swait.calculated_value.get() <= 1050, what="a value of the peak")
     for step in range(20):
-        position.put(step % 2 * 1e-9, wait=True)
+        position.put((step + 1) % 2 * 1e-9, wait=True)
         values.add(round(wait_for(swait.calculated_value.get), 6))
         time.sleep(0)
     assert len(values) > 5
@@ -160,8 +162,8 @@ def test_ioc_stats_device_has_true_values(gp, virtual_beamline):
     assert stats.epics_version.get().startswith("EPICS 7.0")
     assert stats.records_count.get() > 280
     started = time.mktime(time.strptime(stats.startup_time.get(), "%m/%d/%Y %H:%M:%S"))
-    assert started == pytest.approx(ioc.create_time(), abs=5)
-    assert abs(time.mktime(time.strptime(stats.time_of_day.get(), "%m/%d/%Y %H:%M:%S")) - time.time()) < 5
+    assert started == pytest.approx(ioc.create_time(), abs=60)  # s; it imports first, and the machine may be busy
+    assert abs(time.mktime(time.strptime(stats.time_of_day.get(), "%m/%d/%Y %H:%M:%S")) - time.time()) < 10
     assert stats.access.get() == "Running"
     assert stats.suspended_task_count.get() == 0
     assert 0 <= stats.ioc_cpu_load.get() <= 100
@@ -178,13 +180,17 @@ def test_ioc_stats_move_on_at_their_rates(gp):
 
 
 def test_ioc_cpu_load_rises_with_load(gp):
-    gp.put("IOC_CPU_LOAD.PROC", 1)
-    idle_since = time.monotonic()
-    wait_for(lambda: time.monotonic() - idle_since > 0.5)
-    gp.put("IOC_CPU_LOAD.PROC", 1)
-    idle = gp.get("IOC_CPU_LOAD")
-    busy_since = time.monotonic()
-    while time.monotonic() - busy_since < 0.5:
-        gp.get("userCalc4")
-    gp.put("IOC_CPU_LOAD.PROC", 1)
-    assert gp.get("IOC_CPU_LOAD") > idle
+    gp.put("IOC_CPU_LOAD.SCAN", "Passive")  # else it may read in the midst of this
+    try:
+        gp.put("IOC_CPU_LOAD.PROC", 1)
+        idle_since = time.monotonic()
+        wait_for(lambda: time.monotonic() - idle_since > 0.5)
+        gp.put("IOC_CPU_LOAD.PROC", 1)
+        idle = gp.get("IOC_CPU_LOAD")
+        busy_since = time.monotonic()
+        while time.monotonic() - busy_since < 0.5:
+            gp.get("userCalc4")
+        gp.put("IOC_CPU_LOAD.PROC", 1)
+        assert gp.get("IOC_CPU_LOAD") > idle
+    finally:
+        gp.put("IOC_CPU_LOAD.SCAN", "10 second")

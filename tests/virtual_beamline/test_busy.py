@@ -62,10 +62,10 @@ def test_the_forward_link_waits_too(gp, busy):
 
 def test_it_writes_its_output_and_follows_its_desired_value(gp, busy):
     gp.put(f"{busy}.OUT", f"{gp.prefix}gp:int19")
-    gp.put(f"{busy}.HIGH", 0.1)
     gp.put("gp:int19", 0)
     gp.start_put(busy, 1)
     gp.wait("gp:int19", 1)
+    gp.put(busy, 0, wait=False)
     gp.wait("gp:int19", 0)
     gp.put("gp:int18", 0)
     gp.put(f"{busy}.DOL", f"{gp.prefix}gp:int18")
@@ -74,6 +74,7 @@ def test_it_writes_its_output_and_follows_its_desired_value(gp, busy):
     gp.start_put(f"{busy}.PROC", 1)
     gp.wait(busy, 1)
     gp.put("gp:int18", 0)
+    gp.put(f"{busy}.PROC", 1, wait=False)
     gp.wait(busy, 0)
 
 
@@ -89,12 +90,12 @@ def test_the_raw_channel_writes_the_mask(gp, busy):
 def test_states_have_names_and_severities(gp, busy):
     gp.put(f"{busy}.ONAM", "Moving")
     gp.put(f"{busy}.OSV", "MINOR")
-    gp.put(f"{busy}.HIGH", 0.2)
     gp.start_put(busy, 1)
     gp.wait(busy, 1)
     assert gp.get(f"{busy}.SEVR", text=True) == "MINOR"
     assert gp.get(f"{busy}.STAT", text=True) == "STATE"
     assert gp.pv(busy).get_ctrlvars()["enum_strs"] == ("Done", "Moving")
+    gp.put(busy, 0, wait=False)
     gp.wait(busy, 0)
     gp.wait(f"{busy}.SEVR", 0)
 

@@ -52,7 +52,7 @@ def test_status_fields_refuse_puts(gp, name):
     wait_for(lambda: epics.ca.poll() or all(epics.ca.isConnected(c) for c in channels.values()), what="connection")
     for channel in channels.values():
         with pytest.raises(epics.ca.CASeverityException, match="Write access denied"):
-            epics.ca.put(channel, epics.ca.get(channel), wait=True, timeout=5)
+            epics.ca.put(channel, epics.ca.get(channel, timeout=30), wait=True, timeout=30)
 
 
 # -- swait and busy: what a put to each field does -----------------------------------------------------------------
@@ -125,7 +125,8 @@ def _output_option(x):
 
 def _output_delay(x):
     _output(x)
-    x.put("ODLY", 0.2)
+    x.put("ODLY", 1)
+    x.get("PACT")  # connects
     done = x.start_put("A", 11)
     wait_for(lambda: x.get("PACT") == 1)
     not_yet = x.gp.get("gp:float2") == 9
@@ -240,7 +241,8 @@ def _state_name(index, field):
 def _state_severity(state, field):
     def effect(x):
         x.put(field, "MAJOR")
-        x.put("HIGH", 0.3)
+        x.put("HIGH", 1)
+        x.get("SEVR")  # connects
         x.start_put("VAL", state)
         wait_for(lambda: x.get("SEVR") == 2)
         x.put(field, "NO_ALARM")

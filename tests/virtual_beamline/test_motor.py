@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.virtual_beamline.conftest import wait_for
+from tests.virtual_beamline.conftest import DEADLINE, wait_for
 
 _numbers = itertools.cycle(range(9, 13))
 STOP, PAUSE, MOVE, GO = range(4)
@@ -75,7 +75,7 @@ class Axis:
         ((field, value),) = values.items()
         return self.client.start_put(f"{self.name}.{field}", value)
 
-    def wait(self, timeout=10.0, **values):
+    def wait(self, timeout=DEADLINE, **values):
         for field, value in values.items():
             self.client.wait(f"{self.name}.{field}", value, timeout)
 
@@ -238,12 +238,13 @@ def test_the_directions_of_a_move_are_told(axis):
 
 
 def test_what_moves_is_told_while_it_moves(axis):
-    axis.put(VAL=-40, wait=False)
+    axis.put(VAL=-200, wait=False)
     wait_for(lambda: axis.RVEL == 2000, what="cruise at 20 degrees/s in steps/s")
     assert axis.bit(10)
     assert not axis.bit(1)
-    assert axis.DIFF < 0
-    assert axis.RDIF == pytest.approx(axis.DIFF * 100, abs=200)
+    before, steps, after = axis.DIFF, axis.RDIF, axis.DIFF  # it moves between these
+    assert before <= after < 0
+    assert before * 100 - 1 <= steps <= after * 100 + 1
     axis.put(STOP=1)
     assert axis.RVEL == 0
     assert axis.bit(1)
@@ -303,8 +304,7 @@ def test_a_target_behind_within_the_ntm_deadband_does_not_turn_the_motor_round(a
 
 def test_a_jog_and_a_homing_are_redirected_by_a_target(axis):
     for button in ("JOGF", "HOMR"):
-        axis.put(wait=False, **{button: 1})
-        axis.wait(MOVN=1)
+        axis.put(wait=False, **{button: 1})  # it moves when the record has this, and has the next one after it
         axis.put(VAL=2)
         assert (axis.RBV, getattr(axis, button)) == (2, 0)
 
@@ -314,18 +314,19 @@ def test_a_jog_and_a_homing_are_redirected_by_a_target(axis):
 
 def test_stop_slows_down_and_takes_over_where_the_motor_rests(axis, watch):
     axis.put(ACCL=0.5)
-    monitor = watch("RBV", "STOP")
+    monitor = watch("RBV")
     done = axis.start(VAL=500)
     wait_for(lambda: axis.RVEL == 2000)
+    before = axis.RBV
     axis.put(STOP=1, wait=False)
-    asked = axis.RBV
+    after = axis.RBV
     wait_for(lambda: done)
     rest = axis.RBV
-    # Stopping from 20/s in 0.5 s (to the base speed of 1/s) takes 5 degrees.
-    assert rest - asked == pytest.approx(5, abs=2.5)
+    # Stopping from 20/s in 0.5 s (to the base speed of 1/s) takes 5.25 degrees, from somewhere between the two.
+    assert rest - after - 0.02 <= 5.25 <= rest - before + 0.02
     assert (axis.VAL, axis.DVAL, axis.DRBV, axis.DMOV, axis.STOP) == (rest, rest, rest, 1, 0)
     assert axis.RVAL == axis.RRBV
-    assert monitor.values("RBV")[-1] == rest
+    wait_for(lambda: monitor.values("RBV")[-1] == rest, what="the last readback")
 
 
 def test_stop_of_a_motor_at_rest_leaves_its_target(axis):
@@ -375,7 +376,6 @@ def test_a_target_that_is_no_number_changes_nothing(axis, watch):
 def test_a_refused_target_does_not_disturb_the_motion_under_way(axis):
     axis.put(HLM=10)
     done = axis.start(VAL=8)
-    axis.wait(MOVN=1)
     axis.client.put(f"{axis.name}.VAL", 11, wait=False)
     axis.wait(LVIO=1)
     assert axis.VAL == 8
@@ -485,7 +485,7 @@ def test_a_limit_switch_stops_the_motor(axis):
 
 
 def test_backlash_is_taken_out_from_the_side_of_bdst(axis, watch):
-    axis.put(BDST=0.5)
+    axis.put(BDST=0.5, BVEL=1)
     axis.put(VAL=5)
     monitor = watch("RBV", "DMOV")
     axis.put(VAL=2)
@@ -571,7 +571,7 @@ def test_the_other_jog_button_turns_the_motor_round(axis):
 
 
 def test_a_jog_ends_with_backlash_taken_out(axis, watch):
-    axis.put(BDST=1)
+    axis.put(BDST=1, BVEL=2)
     done = axis.start(JOGR=1)
     wait_for(lambda: axis.RBV < -2)
     monitor = watch("RBV")
@@ -586,12 +586,12 @@ def test_a_jog_ends_with_backlash_taken_out(axis, watch):
 # -- home -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("button", "start"), [("HOMF", -3), ("HOMF", 3), ("HOMR", 3), ("HOMR", -3)])
+@pytest.mark.parametrize(("button", "start"), [("HOMF", -0.5), ("HOMF", 0.5), ("HOMR", 0.5), ("HOMR", -0.5)])
 def test_homing_ends_on_the_switch_approached_in_the_direction_asked_for(gp, axis, watch, button, start):
     axis.put(HOMF=1)  # wherever the switch is in the coordinates of this test
     axis.put(OFF=0)
     assert (axis.ATHM, axis.DRBV) == (1, 0)
-    axis.put(VAL=start)
+    axis.put(VAL=start, HVEL=1)  # the last 0.2 degrees take several readbacks
     assert axis.ATHM == 0
     axis.put(SET=1, DVAL=start + 100)
     axis.put(SET=0, OFF=0)
@@ -604,12 +604,12 @@ def test_homing_ends_on_the_switch_approached_in_the_direction_asked_for(gp, axi
     assert axis.bit(7)
     assert axis.bit(14)
     before = monitor.values("DRBV")[-2]
-    assert (before - 100 < 0) == (button == "HOMF")
+    assert (before - 100) * (1 if button == "HOMF" else -1) < 1e-6  # not from the other side
 
 
 def test_a_home_button_cannot_be_released(axis):
-    axis.put(VAL=-100, wait=False)
-    axis.wait(MOVN=1)
+    axis.put(HOMF=1)
+    axis.put(RLV=-10, HVEL=1)  # from there it takes ten seconds
     axis.put(HOMF=1, wait=False)
     axis.put(HOMF=0, wait=False)
     assert axis.HOMF == 1
@@ -976,8 +976,7 @@ def test_dmov_waits_for_the_settling_time(axis, watch):
 def test_stop_ends_the_settling(axis):
     axis.put(DLY=600)
     done = axis.start(VAL=0.5)
-    axis.wait(MOVN=1)
-    axis.wait(MOVN=0)
+    axis.wait(RBV=0.5, MOVN=0)
     assert not done
     axis.put(STOP=1, wait=False)
     wait_for(lambda: done)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.virtual_beamline.conftest import wait_for
 from virtual_beamline import beamline
 from virtual_beamline.physics import CHANNEL_RATES, ClockCounter, PoissonCounter, World
 
@@ -144,6 +145,8 @@ def test_noisy_is_a_lorentzian_of_the_first_motor(gp):
 def test_the_temperature_stays_near_its_setpoint_and_follows_it_in_steps(gp):
     gp.put("userCalc8.SCAN", "Passive")
     try:
+        gp.put("userCalc8.B", 25)
+        wait_for(lambda: gp.put("userCalc8.PROC", 1) and abs(gp.get("userCalc8") - 25) <= 1)
         for _ in range(20):
             gp.put("userCalc8.PROC", 1)
             assert abs(gp.get("userCalc8") - 25) <= 2
@@ -152,10 +155,11 @@ def test_the_temperature_stays_near_its_setpoint_and_follows_it_in_steps(gp):
         while abs(previous - 35) > 2:
             gp.put("userCalc8.PROC", 1)
             value = gp.get("userCalc8")
-            assert value - previous == pytest.approx(2, abs=0.51)
+            assert value - gp.get("userCalc8.A") == pytest.approx(2, abs=0.51)
             previous = value
     finally:
         gp.put("userCalc8.B", 25)
+        gp.put("userCalc8.VAL", 25)
         gp.put("userCalc8.SCAN", "2 second")
 
 
@@ -168,13 +172,13 @@ def test_a_seed_repeats_the_peak_and_the_counts_in_another_process(fresh_beamlin
 
     code = """
 import json, epics
-get = lambda name: epics.caget("gp:" + name, timeout=10)
+get = lambda name: epics.caget("gp:" + name, timeout=30, connection_timeout=30)
 peak = [get(f"userCalc1.{letter}") for letter in "BCDE"]
-epics.caput("gp:scaler1.RATE", 0, wait=True)
-epics.caput("gp:scaler1.TP", 0.05, wait=True)
+epics.caput("gp:scaler1.RATE", 0, wait=True, connection_timeout=30)
+epics.caput("gp:scaler1.TP", 0.05, wait=True, connection_timeout=30)
 counts = []
 for _ in range(3):
-    epics.caput("gp:scaler1.CNT", 1, wait=True)
+    epics.caput("gp:scaler1.CNT", 1, wait=True, connection_timeout=30)
     counts.append([get(f"scaler1.S{n}") for n in range(1, 7)])
 print(json.dumps([peak, counts, get("SEED")]))
 """

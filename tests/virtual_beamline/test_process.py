@@ -12,7 +12,7 @@ import sys
 import psutil
 import pytest
 
-from tests.virtual_beamline.conftest import wait_for
+from tests.virtual_beamline.conftest import DEADLINE, wait_for
 from virtual_beamline import supervisor
 from virtual_beamline.client import CaContextExistsError, PvNotAnsweringError, read_text
 from virtual_beamline.supervisor import BeamlineStartError, lease_ports, running
@@ -32,7 +32,10 @@ time.sleep(600)
 
 
 def _is_alive(pid):
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 @pytest.fixture
@@ -85,7 +88,7 @@ def test_ctrl_c_in_the_parent_does_not_reach_it(parent):
     assert os.getsid(pid) == pid
     assert _is_alive(pid)
     address = next(beamline for beamline in running() if beamline.id == beamline_id).environment.ca_address
-    assert read_text("gp:BEAMLINE_ID", address, 5) == beamline_id
+    assert read_text("gp:BEAMLINE_ID", address, DEADLINE) == beamline_id
 
 
 def test_beamlines_live_side_by_side_and_stop_ends_only_the_one_it_names(fresh_beamline):
@@ -97,14 +100,17 @@ def test_beamlines_live_side_by_side_and_stop_ends_only_the_one_it_names(fresh_b
     done = subprocess.run([*COMMAND, "stop", first.id], check=True, capture_output=True, text=True)
     assert f"stopped {first.id}" in done.stderr
     assert wait_for(lambda: first.poll() is not None)
-    assert read_text("sky:BEAMLINE_ID", second.environment.ca_address, 5) == second.id
+    assert read_text("sky:BEAMLINE_ID", second.environment.ca_address, DEADLINE) == second.id
     status = subprocess.run([*COMMAND, "status"], check=True, capture_output=True, text=True).stdout
     assert second.id in status
     assert first.id not in status
 
 
 def test_start_gives_the_shell_what_any_client_needs_and_outlives_the_command(tmp_path):
-    read = "import epics; print(epics.caget('gp:BEAMLINE_ID'), epics.caget('gp:m1.DESC'))"
+    read = (
+        "import epics; get = lambda pv: epics.caget(pv, timeout=30, connection_timeout=30); "
+        "print(get('gp:BEAMLINE_ID'), get('gp:m1.DESC'))"
+    )
     python = shlex.quote(sys.executable)
     script = f"""
         eval "$({python} -m virtual_beamline start --log-dir {tmp_path})"
@@ -121,7 +127,8 @@ def test_start_gives_the_shell_what_any_client_needs_and_outlives_the_command(tm
     assert beamline_id not in {beamline.id for beamline in running()}
     # The repeater is the beamline's own: no client has spawned one that stays.
     assert "caRepeater" not in done.stderr
-    repeaters = [p.name() for p in psutil.process_iter(["name"]) if "repeater" in p.name().lower()]
+    names = [process.info["name"] or "" for process in psutil.process_iter(["name"])]
+    repeaters = [name for name in names if "repeater" in name.lower()]
     assert repeaters == []
 
 
@@ -130,9 +137,9 @@ def test_run_serves_in_the_foreground_until_ctrl_c():
     try:
         exports = _exports(process.stdout)
         host, port = exports["EPICS_CA_ADDR_LIST"].split()[0].split(":")
-        assert read_text("gp:BEAMLINE_ID", (host, int(port)), 5) == exports["VIRTUAL_BEAMLINE"]
+        assert read_text("gp:BEAMLINE_ID", (host, int(port)), DEADLINE) == exports["VIRTUAL_BEAMLINE"]
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 0
+        assert process.wait(DEADLINE) == 0
     finally:
         process.kill()
         process.communicate()
@@ -153,7 +160,7 @@ def _exports(stream):
 def test_a_seed_repeats_the_world_and_another_makes_another(fresh_beamline):
     def centre(seed):
         beamline = fresh_beamline(seed=seed)
-        value = read_text("gp:userCalc1.B", beamline.environment.ca_address, 5)
+        value = read_text("gp:userCalc1.B", beamline.environment.ca_address, DEADLINE)
         beamline.stop()
         return value
 
@@ -198,7 +205,7 @@ def test_another_server_on_the_port_is_noticed(fresh_beamline, tmp_path):
         process=beamline._process,
     )
     with pytest.raises(BeamlineStartError, match=f"another beamline \\({beamline.id}\\)"):
-        impostor.wait_ready(timeout=1)
+        impostor.wait_ready(timeout=2)
 
 
 def test_ports_are_leased_once_and_freed_with_the_process(fresh_beamline):

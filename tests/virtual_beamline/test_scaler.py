@@ -40,7 +40,7 @@ class Scaler:
 
     def count(self, **values):
         self.put(**values)
-        assert self.client.put(f"{self.name}.CNT", 1, timeout=20)
+        assert self.client.put(f"{self.name}.CNT", 1)
         return [getattr(self, f"S{channel}") for channel in range(1, 17)]
 
 
@@ -99,8 +99,9 @@ def test_counting_takes_as_long_as_it_says(scaler):
     durations = []
     for _ in range(5):
         begun = time.monotonic()
-        scaler.count()
-        durations.append(time.monotonic() - begun)
+        done = scaler.start()
+        wait_for(lambda done=done: done)
+        durations.append(done[0] - begun)
     # The soft scaler of synApps added 0.1 s to each; the quickest is least disturbed by what else this machine does.
     assert 0.2 <= min(durations) < 0.28
 
@@ -268,6 +269,7 @@ def test_a_put_with_completion_ends_with_the_count_and_not_before(scaler):
 def test_a_stop_keeps_the_counts_so_far(scaler):
     scaler.put(TP=100, RATE=0)
     done = scaler.start()
+    scaler.client.wait(f"{scaler.name}.CNT", 1)
     begun = time.monotonic()
     wait_for(lambda: time.monotonic() > begun + 0.2)
     scaler.put(CNT=0, wait=False)
@@ -292,9 +294,9 @@ def test_counts_are_shown_at_the_display_rate(scaler, watch):
     scaler.put(TP=1, RATE=20)
     values = watch("S2")
     scaler.count()
-    wait_for(lambda: len(values) > 10)
+    wait_for(lambda: len(values) > 7)
     gaps = [after[1] - before[1] for before, after in itertools.pairwise(values)]
-    assert statistics.median(gaps) == pytest.approx(0.05, rel=0.5)
+    assert 0.04 < statistics.median(gaps) < 0.095  # at boot it is 0.1 s
     counts = [value for value, _ in values]
     assert counts == sorted(counts)
 
@@ -358,18 +360,18 @@ def test_the_forward_link_is_processed_once_when_the_count_is_done(gp, scaler):
 
 def wait_until_background_may_count(scaler):
     """The result of a count is held for ten seconds."""
-    wait_for(lambda: scaler.S1 == 2_000_000, timeout=20, what="background count")
+    wait_for(lambda: scaler.S1 == 2_000_000, timeout=40, what="background count")
 
 
 def test_background_counting_goes_on_and_gives_way_to_a_count(scaler, watch):
     scaler.put(TP1=0.2, DLY1=0.1, RAT1=0)
     states = watch("CNT")
     scaler.put(CONT=1)
+    begun = time.monotonic()
     scaler.count(TP=0.1)
-    ended = time.monotonic()
     assert scaler.S1 == 1_000_000
     wait_until_background_may_count(scaler)
-    assert time.monotonic() - ended > 9.5, "the result of a count is held for ten seconds"
+    assert time.monotonic() - begun > 10, "the result of a count is held for ten seconds"
     rounds = watch("S2")
     wait_for(lambda: sum(value == 0 for value, _ in rounds) >= 3, what="rounds of background counting")
     assert [value for value, _ in states] == [1, 0], "CNT tells of the count alone"
@@ -384,7 +386,7 @@ def test_background_counts_are_shown_at_their_own_rate(scaler, watch):
     wait_for(lambda: len(values) > 10, timeout=30)
     scaler.put(CONT=0)
     gaps = [after[1] - before[1] for before, after in itertools.pairwise(values[1:])]
-    assert statistics.median(gaps) == pytest.approx(0.05, rel=0.5)
+    assert 0.04 < statistics.median(gaps) < 0.095
     last = scaler.S2
     scaler.count(TP=0.01)
     assert last > 0
@@ -394,7 +396,7 @@ def test_without_a_background_time_the_presets_hold(scaler):
     scaler.rate(4, 1e5)
     scaler.put(TP=100, PR4=5000, TP1=0)
     scaler.put(CONT=1)
-    wait_for(lambda: scaler.S4 == 5000, timeout=20)
+    wait_for(lambda: scaler.S4 == 5000, timeout=40)
     assert scaler.CNT == 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.virtual_beamline.conftest import wait_for
+from tests.virtual_beamline.conftest import DEADLINE, wait_for
 from tests.virtual_beamline.test_scaler import NAMES, scaler  # noqa: F401  (a fixture)
 
 
@@ -13,7 +13,7 @@ def counter(scaler):  # noqa: F811  (the fixture above)
     from ophyd.scaler import ScalerCH
 
     device = ScalerCH(f"{scaler.client.prefix}scaler1", name="scaler1")
-    device.wait_for_connection(timeout=10)
+    device.wait_for_connection(timeout=DEADLINE)
     return device
 
 
@@ -22,7 +22,7 @@ def epics_scaler(scaler):  # noqa: F811
     from ophyd import EpicsScaler
 
     device = EpicsScaler(f"{scaler.client.prefix}scaler1", name="scaler")
-    device.wait_for_connection(timeout=10)
+    device.wait_for_connection(timeout=DEADLINE)
     return device
 
 
@@ -95,7 +95,7 @@ def test_a_stop_ends_the_trigger_with_the_counts_so_far(epics_scaler):
     wait_for(lambda: epics_scaler.channels.chan1.get() > 0)
     assert not status.done
     epics_scaler.count.put(0)
-    status.wait(10)
+    status.wait(DEADLINE)
     assert 0 < epics_scaler.time.get() < 50
 
 
