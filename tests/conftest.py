@@ -105,6 +105,15 @@ def pytest_runtest_makereport(item):
     return report
 
 
+@pytest.fixture
+def patient_ophyd(monkeypatch):
+    """Signals of stock classes connect at first use, and have more than ophyd's second: the machine may be busy."""
+    from ophyd.signal import EpicsSignalBase
+
+    for what in ("connection_timeout", "timeout"):
+        monkeypatch.setattr(EpicsSignalBase, f"_EpicsSignalBase__default_{what}", 30.0)
+
+
 def pytest_terminal_summary(terminalreporter, config):
     """What was NOT RUN, by reason, and what failed, for tests.gate; and how long the notebooks took in all."""
     reasons = [str(report.longrepr[2]) for report in terminalreporter.getreports("skipped")]

@@ -428,13 +428,12 @@ class Outbox:
         return consumer.deliver(iter(run), job.assignment, [json.loads(note) for (note,) in notes])
 
     def _delivered(self, consumer: RunConsumer, job: _Job, result: str | None) -> None:
-        while not self._try_mark_delivered(job, result):  # its file is there: only the mark must follow, however late
-            with self._changed:
+        with self._changed:  # held, so that who waits for the mark has the report, too
+            while not self._try_mark_delivered(job, result):  # its file is there: only the mark must follow
                 if self._ending:
                     return
                 self._failed_at[consumer.name] = self._kick
                 self._changed.wait(_LOOK)
-        with self._changed:
             self._busy.pop(consumer.name, None)
             if consumer.name in self._failing:
                 self._failing.discard(consumer.name)

@@ -8,7 +8,7 @@ import sys
 
 import psutil
 
-from tests.virtual_beamline.conftest import wait_for
+from tests.virtual_beamline.conftest import DEADLINE, wait_for
 from virtual_beamline import supervisor
 from virtual_beamline.client import read_text
 
@@ -32,15 +32,19 @@ def watch(axis):
 pvs = [watch(axis) for axis in seen]
 gp.put("userCalc9.SCAN", ".1 second")
 gp.put("userCalc10.SCAN", ".1 second")
-wait_for(lambda: all(len(values) > 4 for values in seen.values()), timeout=20, what="dither of both axes")
+wait_for(lambda: all(len(values) > 4 for values in seen.values()), what="dither of both axes")
 near = [max(abs(value - c) for value in seen[axis]) <= DITHER / 2 for axis, c in zip("XY", center, strict=True)]
 calc10 = SwaitRecord("gp:userCalc10", name="calc10")
-calc10.wait_for_connection()
+calc10.wait_for_connection(timeout=30)
 setup_random_number_swait(calc10)
 gp.wait("userCalc10.OUTN", "", text=True)
+def x_moves():
+    seen["X"].clear()
+    wait_for(lambda: len(seen["X"]) > 3, what="dither of the other axis")
+
+x_moves()  # so that what was on its way to the camera has come
 settled = ad.get("cam1:PeakStartY_RBV")
-seen["X"].clear()
-wait_for(lambda: len(seen["X"]) > 3, timeout=20, what="dither of the other axis")
+x_moves()
 random = 0 <= gp.get("userCalc10") <= 1
 print(json.dumps({"near": near, "y": [settled, ad.get("cam1:PeakStartY_RBV")], "random": random}))
 """
@@ -67,8 +71,9 @@ def test_user_calcs_dither_the_spot_until_somebody_takes_one(fresh_beamline):
 def test_both_are_one_beamline_and_one_world(fresh_beamline):
     beamline = fresh_beamline(area_detector="ad:")
     beamline.area_detector.wait_ready()
-    assert read_text("ad:BEAMLINE_ID", beamline.area_detector.address, 5) == beamline.id
-    assert read_text("ad:SEED", beamline.area_detector.address, 5) == read_text("gp:SEED", beamline.address, 5)
+    assert read_text("ad:BEAMLINE_ID", beamline.area_detector.address, DEADLINE) == beamline.id
+    seed = read_text("ad:SEED", beamline.area_detector.address, DEADLINE)
+    assert read_text("gp:SEED", beamline.address, DEADLINE) == seed
     (found,) = [each for each in supervisor.running() if each.id == beamline.id]
     assert [(ioc.prefix, ioc.pid) for ioc in found.iocs] == [
         ("gp:", beamline.pid),
@@ -93,13 +98,13 @@ def test_an_ioc_that_ended_is_started_again_in_the_same_world():
     try:
         for ioc in beamline.iocs:
             ioc.wait_ready()
-        peak = read_text("ad:cam1:Gain_RBV", beamline.area_detector.address, 5)
+        peak = read_text("ad:cam1:Gain_RBV", beamline.area_detector.address, DEADLINE)
         os.kill(beamline.area_detector.pid, signal.SIGKILL)
         wait_for(lambda: beamline.area_detector.poll() is not None)
         again = supervisor.start_again(beamline, lease)
         again.area_detector.wait_ready()
         assert (again.pid, again.poll()) == (beamline.pid, None)
-        assert read_text("ad:cam1:Gain_RBV", again.area_detector.address, 5) == peak
+        assert read_text("ad:cam1:Gain_RBV", again.area_detector.address, DEADLINE) == peak
     finally:
         beamline.stop()
         lease.release()
@@ -124,7 +129,7 @@ def test_start_list_and_run_know_both_and_can_do_without(tmp_path):
         ioc.wait_ready()
         assert ioc.prefix == "cam:"
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 0
+        assert process.wait(DEADLINE) == 0
         wait_for(lambda: ioc.poll() is not None, what="end of the area detector with the foreground process")
     finally:
         process.kill()

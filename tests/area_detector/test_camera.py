@@ -30,14 +30,15 @@ def spot(shape=(1024, 1024), center=(400, 300), width=(20, 10), height=100.0):
 
 
 def test_a_put_to_acquire_ends_with_the_acquisition(ad):
-    ad.set("cam1:", ImageMode="Multiple", NumImages=3, AcquireTime=0.1, AcquirePeriod=0.15)
+    ad.set("cam1:", ImageMode="Multiple", NumImages=3, AcquireTime=0.4, AcquirePeriod=0.5)
+    ad.text("cam1:DetectorState_RBV")  # connects
     began = time.monotonic()
     done = ad.start_put("cam1:Acquire", 1)
     ad.wait("cam1:Acquire_RBV", 1)
     assert not done
     ad.wait("cam1:DetectorState_RBV", "Acquire", text=True)
     wait_for(lambda: done)
-    assert done[0] - began >= 0.4  # two periods and an exposure
+    assert done[0] - began >= 1.4  # two periods and an exposure
     assert (ad.get("cam1:NumImagesCounter_RBV"), ad.get("cam1:ArrayCounter_RBV")) == (3, 3)
     assert (ad.get("cam1:Acquire_RBV"), ad.get("cam1:Acquire"), ad.get("cam1:AcquireBusy")) == (0, 0, 0)
     assert (ad.text("cam1:DetectorState_RBV"), ad.text("cam1:StatusMessage_RBV")) == ("Idle", "Waiting for acquisition")
@@ -47,10 +48,10 @@ def test_single_takes_one_image_and_continuous_goes_on_until_it_is_stopped(ad):
     ad.set("cam1:", ImageMode="Single", NumImages=5)
     ad.acquire()
     assert ad.get("cam1:ArrayCounter_RBV") == 1
-    ad.set("cam1:", ImageMode="Continuous")
+    ad.set("cam1:", ImageMode="Continuous", AcquirePeriod=0.05)
     done = ad.start_put("cam1:Acquire", 1)
     wait_for(lambda: ad.get("cam1:NumImagesCounter_RBV") > 20)
-    wait_for(lambda: 50 < ad.get("cam1:ArrayRate_RBV") < 250, timeout=20, what="a rate near 200 Hz")
+    wait_for(lambda: 10 < ad.get("cam1:ArrayRate_RBV") < 25, what="a rate near 20 Hz")
     assert not done
     ad.stop()
     wait_for(lambda: done)
@@ -62,7 +63,7 @@ def test_a_long_exposure_counts_down_and_can_be_stopped(ad):
     ad.set("cam1:", AcquireTime=100)
     done = ad.start_put("cam1:Acquire", 1)
     first = wait_for(lambda: ad.get("cam1:TimeRemaining_RBV"))
-    assert 99 < first <= 100
+    assert 90 < first <= 100
     wait_for(lambda: 0 < ad.get("cam1:TimeRemaining_RBV") < first)
     ad.stop()
     wait_for(lambda: done)
@@ -174,7 +175,7 @@ def test_each_frame_has_noise_of_its_own(seen):
         seen.acquire()
         frames.append(seen.frame())
     totals = [int(frame.sum(dtype=np.int64)) for frame in frames]
-    assert len(set(totals)) == 6
+    assert len({frame.tobytes() for frame in frames}) == 6
     # Of independent pixels, uniform from 0 to 11; parts of the noise are shared.
     sigma = np.sqrt((12**2 - 1) / 12 * frames[0].size)
     assert np.ptp(totals) < 8 * sigma
@@ -239,7 +240,7 @@ def test_external_triggers_are_waited_for(ad):
 
 
 def test_a_trigger_during_another_acquisition_starts_no_exposure_of_the_next(ad):
-    ad.set("cam1:", AcquireTime=0.2)
+    ad.set("cam1:", AcquireTime=1)
     done = ad.start_put("cam1:Acquire", 1)
     ad.wait("cam1:DetectorState_RBV", "Acquire", text=True)
     ad.put("cam1:Acquire", 1, wait=False)

@@ -11,6 +11,8 @@ from tests.callbacks.nexus import Files, assert_valid
 
 from .test_stock_classes import check_spots, reads
 
+pytestmark = pytest.mark.usefixtures("patient_ophyd")
+
 
 @pytest.mark.parametrize("frames", [1, 2])
 def test_frames_of_a_scan_are_in_its_nexus_file(ad, images, tmp_path, frames):

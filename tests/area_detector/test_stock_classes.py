@@ -7,6 +7,8 @@ import tifffile
 
 from tests.virtual_beamline.conftest import wait_for
 
+pytestmark = pytest.mark.usefixtures("patient_ophyd")
+
 
 @pytest.fixture(scope="module")
 def engine():

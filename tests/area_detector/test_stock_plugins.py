@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from ophyd.areadetector import plugins
 
+pytestmark = pytest.mark.usefixtures("patient_ophyd")
+
 # Signals whose PVs are not served: parts of ADCore's databases and of asyn that do nothing for a client, or that ADCore
 # of today has no more. All others of a class connect.
 BASE = {
@@ -44,7 +46,7 @@ CLASSES = [
 
 def connects(signal):
     try:
-        signal.wait_for_connection(timeout=3)
+        signal.wait_for_connection(timeout=30)
     except TimeoutError:
         return False
     return True

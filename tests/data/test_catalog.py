@@ -424,7 +424,7 @@ def test_an_unreachable_mongodb_is_one_line_in_seconds_and_not_waited_for_again(
               asset_registry_db: mongodb://127.0.0.1:{port}/runs
         """)
     )
-    monkeypatch.setattr(catalog_module, "_SERVER_TIMEOUT", 200)
+    monkeypatch.setattr(catalog_module, "_SERVER_TIMEOUT", 1000)
     config = configuration(tmp_path, "remote", file=tmp_path / "iconfig.yml", catalog_file="catalogs.yml")
     cat, db = open_catalog(config, data=tmp_path)
     assert repr(cat) == "<catalog remote: opened on first use>"

@@ -74,7 +74,7 @@ def emit(laboratory, number, **start):
 
 @fault("A consumer raises on a document, of each kind", ONE_COPY)
 @pytest.mark.parametrize("kind", ["start", "descriptor", "resource", "datum", "event", "stop"])
-def test_raises(laboratory, case, kind, tmp_path):
+def test_raises(laboratory, case, kind, tmp_path, wait_until):
     raised = []
 
     def before(name):
@@ -99,6 +99,7 @@ def test_raises(laboratory, case, kind, tmp_path):
     assert case.wait()
     assert raised == [kind]
     assert case.copies() == uids
+    wait_until(lambda: len(laboratory.reports) > 1)  # told by the consumer's thread, after the mark
     (line, again) = laboratory.reports
     assert line.endswith("yet: RuntimeError: broken; it is tried again")
     assert case.consumer.name in again
@@ -195,7 +196,7 @@ def test_its_place_is_lost_in_mid_run(laboratory, case, place, wait_until):
 
 @fault("The server is down for an hour of runs; it comes back (360 runs; NeXus: 60, Tiled: 12)", ONE_COPY)
 @pytest.mark.usefixtures("early_second_chance")
-def test_down_for_an_hour_of_runs(laboratory, case):
+def test_down_for_an_hour_of_runs(laboratory, case, wait_until):
     with case.down():
         case.add()
         uids = [emit(laboratory, number) for number in range(1, case.hour + 1)]
@@ -203,6 +204,7 @@ def test_down_for_an_hour_of_runs(laboratory, case):
         assert case.row()[:2] == (0, case.hour)
     assert case.wait()
     assert case.copies() == uids
+    wait_until(lambda: len(laboratory.reports) > 1)
     assert len(laboratory.reports) == 2  # that it fails, and that it does no more
 
 

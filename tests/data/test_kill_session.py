@@ -95,15 +95,15 @@ class Kills:
         self.session = self._warm.play("scan", self.directory, fifo, beamline=self._beamline.id, **kwargs)
         return self.session
 
-    def kill(self):
-        """One session, killed; and what it found of the one before."""
-        session = self.play()
+    def kill(self, halt_at=None):
+        """One session, killed at any document, or when its journal has the first of a kind; what the last one left."""
+        session = self.play(halt_at=halt_at)
         victim = self.chance.randrange(0, 60)
         documents = 0
         for line in session.lines():
             if line[0] in {"offered", "accepted"}:
                 documents += 1
-            if documents > victim:
+            if line[:2] == ["accepted", halt_at] if halt_at else documents > victim:
                 break
         code = session.kill()
         assert code in {-9, 0}, session.shown()
@@ -153,8 +153,8 @@ class Kills:
 
 def kill_sessions(number, warm, beamline, place, fifos):
     kills = Kills(warm, beamline, place, fifos)
-    for _ in range(number):
-        kills.kill()
+    for halt_at in ("start", "descriptor", "event", *[None] * (number - 3)):
+        kills.kill(halt_at)
     session = kills.play(runs=1)
     assert session.finish() == 0, session.shown()
     assert session.told[-1] == ["done"]
@@ -172,7 +172,7 @@ def test_kill_of_a_real_session_at_any_document_loses_none_that_was_emitted(
 ):
     kills = kill_sessions(KILLS, warm_session, virtual_beamline, place, tmp_path)
     assert kills.added > KILLS / 3  # most were killed in the midst of a run
-    assert {"descriptor", "event"} <= kills.kinds
+    assert {"start", "descriptor", "event"} <= kills.kinds
 
 
 @fault("kill -9 of a whole session at any document, 200 times", "the same")

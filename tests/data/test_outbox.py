@@ -189,7 +189,7 @@ def test_runs_of_a_session_that_is_alive_are_left_to_it(warm, tmp_path, make_lab
     again = make_laboratory(root)
     again.outbox.add(consumer)
     again.outbox.start()
-    assert not again.outbox.wait(5)
+    assert not again.outbox.wait(30)
     assert again.reports[0].startswith("files: run 1 cannot be written: /x is gone")
 
 

@@ -94,7 +94,7 @@ def test_it_feeds_runs_is_the_only_one_says_so_and_ends_when_told(place, wait_un
     assert code == 0
     assert lines[0].startswith(f"{place.laboratory.data.runs} is shipped (pid {process.pid} on ")
     process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=20)
+    output, _ = process.communicate(timeout=60)
     assert (process.returncode, output.splitlines()) == (0, ["feed: 3 delivered, 0 pending"])
     assert place.run("--status")[1][0] == f"{place.laboratory.data.runs} is not shipped: start `instrument ship`"
 
@@ -105,7 +105,7 @@ def test_ctrl_c_ends_it_although_a_consumer_hangs_and_the_next_one_delivers(plac
     process = place.shipping()
     uids = place.runs(2)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=20)
+    process.communicate(timeout=60)
     assert process.returncode == 0
     (place.feed.directory / "hang").unlink()
     assert place.run("--once") == (

@@ -312,4 +312,4 @@ def test_a_nexus_file_that_is_not_written_holds_up_no_other(laboratory, ship, mo
     shipper.marks.begin_again("NeXus on Tiled")
     assert shipper.finish(30)
     assert files.uids[2:] == uids[:5]
-    assert "NeXus on Tiled: run 1 is delivered now" in laboratory.reports
+    wait_until(lambda: "NeXus on Tiled: run 1 is delivered now" in laboratory.reports)

@@ -3,6 +3,7 @@
 import os
 import sys
 import threading
+import time
 
 os.environ |= {"OPHYD_CONTROL_LAYER": "dummy", "MPLBACKEND": "Agg", "OPENBLAS_NUM_THREADS": "1"}
 
@@ -32,16 +33,19 @@ IMPORTED = (
 
 
 class TellingJournal:
-    """The session's journal, telling each document before it has it and when it has."""
+    """The session's journal, telling each document before it has it and when it has; it can halt when it has one."""
 
-    def __init__(self, journal, tell):
+    def __init__(self, journal, tell, halt_at):
         self._journal = journal
         self._tell = tell
+        self._halt_at = halt_at
 
     def __call__(self, name, document):
         self._tell("offered", name, document["uid"])
         self._journal(name, document)
         self._tell("accepted", name, document["uid"])
+        if name == self._halt_at:
+            time.sleep(600)
 
 
 WRITING = {"os.mkdir", "os.rename", "os.remove", "os.link", "os.truncate", "sqlite3.connect", "socket.connect",
@@ -105,7 +109,7 @@ def opened(directory, beamline, tell):
     return session.open()
 
 
-def scan(data, fifo, beamline, runs=3, points=5, motor="m1", **_):
+def scan(data, fifo, beamline, runs=3, points=5, motor="m1", halt_at=None, **_):
     """A session in the directory `data`: look at what the one before it left, scan, end."""
     tell = Teller(fifo)
     session = opened(data, beamline, tell)
@@ -116,7 +120,7 @@ def scan(data, fifo, beamline, runs=3, points=5, motor="m1", **_):
         start, stop = last.metadata["start"], last.metadata["stop"]
         points_read = len(last.primary.read()["time"]) if "primary" in list(last) else 0
         tell("catalog", written, start["uid"], stop["exit_status"], stop.get("reason", ""), points_read)
-    session.RE.journal = TellingJournal(session.RE.journal, tell)
+    session.RE.journal = TellingJournal(session.RE.journal, tell, halt_at)
     for number in range(runs):
         session.RE(
             session.bp.scan([session.devices["noisy"]], session.devices[motor], 0.0, 0.01 * (number + 1), points)

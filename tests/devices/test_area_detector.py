@@ -362,6 +362,7 @@ def test_an_exposure_ends_with_its_run(adsimdet, engine):
     wait_until(lambda: adsimdet.cam.detector_state.get() != 1, "the camera does nothing")
 
 
+@pytest.mark.usefixtures("patient_ophyd")
 def test_a_run_is_recorded_as_that_of_apstools_is(adsimdet, engine, documents, tmp_path):
     """The same data keys, configuration and references to frames, but for names of files."""
     from apstools.devices import ad_creator

@@ -21,6 +21,16 @@ from instrument.devices.scaler import Scaler
 from .conftest import DEADLINE, wait_until
 
 
+@pytest.fixture(scope="module", autouse=True)
+def as_found(devices):
+    """Speeds and the preset time are left as they were."""
+    signals = [devices["m5"].velocity, devices["m7"].velocity, devices["scaler1"].preset_time]
+    kept = [signal.get(use_monitor=False) for signal in signals]
+    yield
+    for signal, value in zip(signals, kept, strict=True):
+        signal.put(value, use_complete=True)
+
+
 @pytest.mark.parametrize("target", [40_000, -1e9, math.nan, "far", None])
 def test_a_target_outside_of_the_limits_is_refused(devices, target):
     m5 = devices["m5"]

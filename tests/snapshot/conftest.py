@@ -97,7 +97,7 @@ def get(virtual_beamline):
         attach()  # before pyepics chooses another libca than ophyd does
         import epics
 
-        values = [epics.caget(channel(pv), use_monitor=False, timeout=30) for pv in pvs]
+        values = [epics.caget(channel(pv), use_monitor=False, timeout=30, connection_timeout=30) for pv in pvs]
         return values if len(pvs) > 1 else values[0]
 
     return read
@@ -113,7 +113,7 @@ def put(get):
             before[pv] = get(pv)
         import epics
 
-        assert epics.caput(channel(pv), value, wait=True, timeout=30) == 1, pv
+        assert epics.caput(channel(pv), value, wait=True, timeout=30, connection_timeout=30) == 1, pv
 
     yield write
     for pv, value in reversed(before.items()):

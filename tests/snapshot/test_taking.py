@@ -15,6 +15,7 @@ import pytest
 from instrument.framework.index import RunIndex
 from instrument.framework.runfiles import DataDirectory, RunFile
 from instrument.framework.snapshots import UNREACHABLE, Snapshot
+from virtual_beamline.client import read_text
 
 DEADLINE = 60.0
 
@@ -253,7 +254,10 @@ def test_an_ioc_that_dies_or_hangs_while_it_is_read_costs_its_own_pvs_only(shell
     # gp:nope keeps it waiting until the other IOC has gone
     process = shell.start("gp:m9", "sky:m1", "gp:nope", "--timeout", "5")
     try:
-        wait_until(lambda: is_client(process, other.environment.ca_address[1]), "never connected")
+        address = other.environment.ca_address
+        wait_until(lambda: is_client(process, address[1]), "never connected")
+        for _ in range(20):  # its channel, too: the IOC has answered others since
+            read_text("sky:m1", address, DEADLINE)
         os.kill(other.pid, fault)
         out, err = process.communicate(timeout=DEADLINE)
     finally:

@@ -30,21 +30,26 @@ class Browser:
         self._numbers = itertools.count(1)
 
     def call(self, method, **parameters):
+        answer = self.ask(method, **parameters)
+        assert "error" not in answer, answer
+        return answer["result"]
+
+    def ask(self, method, **parameters):
         number = next(self._numbers)
         self._socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
         end = time.monotonic() + DEADLINE
         while time.monotonic() < end:
             answer = json.loads(self._socket.recv(timeout=DEADLINE))
             if answer.get("id") == number:
-                assert "error" not in answer, answer
-                return answer["result"]
+                return answer
         raise AssertionError(method)
 
     def open(self, url):
         self.call("Page.navigate", url=url)
 
     def evaluate(self, script):
-        return self.call("Runtime.evaluate", expression=script)["result"].get("value")
+        """What a script gives; None while the page is on its way to another."""
+        return self.ask("Runtime.evaluate", expression=script).get("result", {}).get("result", {}).get("value")
 
     def shows(self, *texts):
         """Wait until the page shows all of these."""
@@ -68,6 +73,11 @@ class Browser:
         return picture
 
 
+def first_page(port):
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/json", timeout=DEADLINE) as answer:
+        return next((page for page in json.load(answer) if page["type"] == "page"), None)
+
+
 @contextlib.contextmanager
 def browsing():
     """A browser; ended afterwards."""
@@ -80,8 +90,7 @@ def browsing():
         try:
             told = Path(profile) / "DevToolsActivePort"
             port = until(lambda: told.exists() and told.read_text().split()[:1], "browser")[0]
-            pages = json.load(urllib.request.urlopen(f"http://127.0.0.1:{port}/json", timeout=DEADLINE))
-            (page,) = [page for page in pages if page["type"] == "page"]
+            page = until(lambda: first_page(port), "page")
             with connect(page["webSocketDebuggerUrl"], max_size=2**26, proxy=None) as socket:
                 yield Browser(socket)
         finally:

