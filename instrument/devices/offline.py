@@ -56,8 +56,19 @@ def answers(device: Any) -> bool:
         if getattr(part, "_required_for_connection", None):  # ophyd's: a first monitor has not come yet
             return False
         if isinstance(part, EpicsMotor) and part._position is None:  # noqa: SLF001  ophyd forgets that for its subclasses
+            tell_position(part)
             return False
     return True
+
+
+def tell_position(motor: EpicsMotor) -> None:
+    """Tell a motor where it is if its readback knows.
+
+    ophyd subscribes to the readback when that is made, and misses a first value that comes sooner: on a channel that
+    is there already, because a snapshot has read the PV for instance.
+    """
+    readback: Any = motor.user_readback
+    readback.unsubscribe(readback.subscribe(motor._pos_changed, run=True))  # noqa: SLF001  as ophyd does
 
 
 def first_dead_pv(device: Any) -> str | None:

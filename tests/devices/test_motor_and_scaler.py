@@ -13,6 +13,7 @@ from ophyd.scaler import ScalerCH
 from ophyd.utils import LimitError
 
 from instrument.config import UserError
+from instrument.devices import offline
 from instrument.devices.errors import MoveEndedError
 from instrument.devices.health import Health
 from instrument.devices.motors import Motor
@@ -147,6 +148,17 @@ def test_a_motor_is_connected_when_it_knows_where_it_is(late_monitors):
     connecting.join(DEADLINE)
     assert health.names("connected") == ["motor"]
     assert math.isclose(motor.position, motor.user_readback.get(use_monitor=False), abs_tol=0.005)
+    motor.destroy()
+
+
+@pytest.mark.parametrize("kind", [Motor, ophyd.EpicsMotor])
+def test_a_motor_that_missed_its_first_readback_is_told_where_it_is(kind):
+    motor = kind("gp:m6", name="motor")
+    health = Health({"motor": motor}, DEADLINE, core=["motor"])
+    health.connect_all()
+    motor._position = None  # as ophyd leaves it where the channel was there before
+    wait_until(lambda: offline.answers(motor), "it knows where it is")
+    assert motor.position == motor.user_readback.get(use_monitor=False)
     motor.destroy()
 
 
