@@ -316,5 +316,5 @@ def _typed_arguments(function: Any) -> Iterator[str]:
             continue
         if one.kind == one.VAR_POSITIONAL:
             yield f"*{name}"
-        elif one.kind != one.VAR_KEYWORD and name not in {"show", "commands"}:
+        elif one.kind != one.VAR_KEYWORD and name not in {"show", "commands", "counted"}:
             yield name if one.default is one.empty else f"{name}={one.default!r}"
