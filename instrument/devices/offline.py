@@ -53,10 +53,10 @@ def answers(device: Any) -> bool:
     for part in needed(device):
         if isinstance(part, EpicsSignalBase) and not part.connected:
             return False
-        if getattr(part, "_required_for_connection", None):  # ophyd's: a first monitor has not come yet
-            return False
         if isinstance(part, EpicsMotor) and part._position is None:  # noqa: SLF001  ophyd forgets that for its subclasses
             tell_position(part)
+            return False
+        if getattr(part, "_required_for_connection", None):  # ophyd's: a first monitor has not come yet
             return False
     return True
 
