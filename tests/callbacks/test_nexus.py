@@ -430,7 +430,7 @@ def test_a_writer_that_is_killed_leaves_a_whole_file_or_none_and_the_next_one_ma
     documents = [(str(name), dict(doc)) for name, doc in record(bp.count([det], num=3))]
     (tmp_path / "run").write_bytes(pickle.dumps(documents))
     command = [sys.executable, "-c", WRITE_UNTIL_KILLED, str(files.directory), str(tmp_path / "run"), place]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
     left = list(files.directory.iterdir())
     assert [path.name.startswith(".") for path in left] == [place == "before the rename"]

@@ -89,7 +89,7 @@ DIFFERENCES = [
 def punx_tree(path: Path) -> str:
     """What `punx tree` prints, without its own first line, floats as numpy 1 wrote them, host and login hidden."""
     command = [str(Path(sys.executable).with_name("punx")), "tree", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     tree = done.stdout.partition("!!! WARNING: this program is not ready for distribution.")[2].lstrip()
     tree = re.sub(r"np\.float64\(([^)]*)\)", r"\1", tree)
     tree = re.sub(r"(?<=hostname:NX_CHAR = b').*(?=')", "<host>", tree)
