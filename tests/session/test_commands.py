@@ -108,16 +108,16 @@ def test_a_plan_that_nobody_runs_is_told(session):
 
 
 def test_a_plan_of_the_users_own_that_is_called_without_yield_from_is_told(session):
-    plans = "def aside():\n    yield from mv(m1, 3)\n\ndef here():\n    aside()\n    yield from mv(m1, 0.25)\n"
+    plans = "def aside():\n    yield from mv(m1, 3)\n\ndef calls_aside():\n    aside()\n    yield from mv(m1, 0.25)\n"
     (session.directory / "mine.py").write_text(plans)
     session.run("%run -i mine.py")
     hint = "the plan aside is never run; write `yield from aside(...)`"
-    for typed in ("here()", "RE(here())"):
-        assert f"`aside()` in here (mine.py, line 5): {hint}" in session.shows(typed)
-    session.run("get_ipython().run_cell('def there():\\n    aside()\\n    yield from mv(m1, 0.5)\\n');")
-    assert f"`aside()` in there (line 2): {hint}" in session.shows("there()")
+    for typed in ("calls_aside()", "RE(calls_aside())"):
+        assert f"`aside()` in calls_aside (mine.py, line 5): {hint}" in session.shows(typed)
+    session.run("get_ipython().run_cell('def calls_too():\\n    aside()\\n    yield from mv(m1, 0.5)\\n');")
+    assert f"`aside()` in calls_too (line 2): {hint}" in session.shows("calls_too()")
     assert position(session) == 0.5
-    session.run("mv m1 0")
+    session.run("mv m1 0; del aside, calls_aside, calls_too")
 
 
 # --- commands
