@@ -12,7 +12,7 @@ from ophyd.status import MoveStatus
 from ophyd.utils.epics_pvs import AlarmSeverity, AlarmStatus
 
 from instrument.devices.errors import MoveEndedError, check_position
-from instrument.devices.offline import answers, tell_position
+from instrument.devices.offline import answers, tell_first_values
 from instrument.devices.statuses import ForgetsFirst, fail_waiting, wait_or_stop
 
 
@@ -39,7 +39,7 @@ class Motor(ForgetsFirst, EpicsMotor):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._order = threading.RLock()  # a move begins before the end of one is judged, or afterwards
         super().__init__(*args, **kwargs)
-        tell_position(self)
+        tell_first_values(self)
 
     @cached_property
     def dial_setpoint(self) -> EpicsSignal:

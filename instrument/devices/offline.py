@@ -53,22 +53,24 @@ def answers(device: Any) -> bool:
     for part in needed(device):
         if isinstance(part, EpicsSignalBase) and not part.connected:
             return False
-        if isinstance(part, EpicsMotor) and part._position is None:  # noqa: SLF001  ophyd forgets that for its subclasses
-            tell_position(part)
+        waiting = getattr(part, "_required_for_connection", None)  # ophyd's: a first monitor has not come yet
+        if isinstance(part, EpicsMotor) and (waiting or part._position is None):  # noqa: SLF001  subclasses wait for none
+            tell_first_values(part)
             return False
-        if getattr(part, "_required_for_connection", None):  # ophyd's: a first monitor has not come yet
+        if waiting:
             return False
     return True
 
 
-def tell_position(motor: EpicsMotor) -> None:
-    """Tell a motor where it is if its readback knows.
+def tell_first_values(motor: EpicsMotor) -> None:
+    """Tell a motor where it is, and whether it moves, if its signals know.
 
-    ophyd subscribes to the readback when that is made, and misses a first value that comes sooner: on a channel that
-    is there already, because a snapshot has read the PV for instance.
+    ophyd subscribes to these when they are made, and misses a first value that comes sooner: on a busy machine now and
+    then, and on a channel that is there already, because a snapshot has read the PV for instance.
     """
-    readback: Any = motor.user_readback
-    readback.unsubscribe(readback.subscribe(motor._pos_changed, run=True))  # noqa: SLF001  as ophyd does
+    signals: tuple[Any, Any] = (motor.user_readback, motor.motor_done_move)
+    for signal, changed in zip(signals, (motor._pos_changed, motor._move_changed), strict=True):  # noqa: SLF001
+        signal.unsubscribe(signal.subscribe(changed, run=True))
 
 
 def first_dead_pv(device: Any) -> str | None:

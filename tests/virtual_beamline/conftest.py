@@ -63,6 +63,14 @@ class Client:
             pytest.fail(f"{name} is {seen[0]!r}, not {value!r}")
 
 
+def connected_motor(motor):
+    """A motor of stock ophyd, connected: its first values may come before ophyd has subscribed to them."""
+    for signal, changed in ((motor.user_readback, motor._pos_changed), (motor.motor_done_move, motor._move_changed)):
+        signal.unsubscribe(signal.subscribe(changed, run=True))
+    motor.wait_for_connection(timeout=DEADLINE)
+    return motor
+
+
 @pytest.fixture(scope="session")
 def gp(virtual_beamline):
     return Client(virtual_beamline.prefix)

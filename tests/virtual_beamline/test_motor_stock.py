@@ -10,16 +10,11 @@ import threading
 
 import pytest
 
-from tests.virtual_beamline.conftest import DEADLINE, wait_for
+from tests.virtual_beamline.conftest import DEADLINE, connected_motor, wait_for
 from tests.virtual_beamline.test_motor import DEFAULTS, Axis
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 _numbers = itertools.cycle(range(13, 17))
-
-
-def connected(device):
-    device.wait_for_connection(timeout=DEADLINE)
-    return device
 
 
 @pytest.fixture
@@ -40,7 +35,7 @@ def make(gp, number):
         from ophyd import EpicsMotor
 
         kind = type("Motor", (*mixins, EpicsMotor), {}) if mixins else EpicsMotor
-        return connected(kind(f"{gp.prefix}{number}", name="motor"))
+        return connected_motor(kind(f"{gp.prefix}{number}", name="motor"))
 
     return make_device
 
@@ -144,8 +139,8 @@ def test_ophyd_homes_it(motor, direction):
 ALARMED = """
 from ophyd import EpicsMotor
 from ophyd.utils import UnknownStatusFailure
-motor = EpicsMotor(PREFIX, name="motor")
-motor.wait_for_connection(timeout=30)
+from tests.virtual_beamline.conftest import connected_motor
+motor = connected_motor(EpicsMotor(PREFIX, name="motor"))
 try:
     motor.move(motor.position + 1, wait=True, timeout=30)
 except UnknownStatusFailure:
@@ -161,7 +156,8 @@ def test_an_alarm_fails_the_move(gp, number, virtual_beamline):
     """
     gp.put(f"{number}.CNEN", 0)
     script = ALARMED.replace("PREFIX", repr(f"{gp.prefix}{number}"))
-    environment = {**os.environ, **virtual_beamline.environment.variables}
+    variables = virtual_beamline.environment.variables
+    environment = {**os.environ, **variables, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", script]
     told = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)
     assert told.stdout == "failed\n", told.stderr

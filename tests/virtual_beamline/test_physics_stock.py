@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.virtual_beamline.conftest import DEADLINE, wait_for
+from tests.virtual_beamline.conftest import DEADLINE, connected_motor, wait_for
 
 
 @pytest.fixture
@@ -71,10 +71,10 @@ def test_the_stock_peak_is_the_one_that_the_beamline_serves(gp):
     from apstools.synApps import SwaitRecord, setup_lorentzian_swait
     from ophyd import EpicsMotor
 
-    motor = EpicsMotor(f"{gp.prefix}m1", name="m1")
+    motor = connected_motor(EpicsMotor(f"{gp.prefix}m1", name="m1"))
     served = SwaitRecord(f"{gp.prefix}userCalc1", name="served")
     stock = SwaitRecord(f"{gp.prefix}userCalc2", name="stock")
-    for device in (motor, served, stock):
+    for device in (served, stock):
         device.wait_for_connection(timeout=DEADLINE)
     letters = {letter: getattr(served.channels, letter).input_value.get() for letter in "BCDE"}
     setup_lorentzian_swait(
