@@ -32,9 +32,9 @@ IOC = "gp:"
 motor = EpicsMotor(f"{IOC}m10", name="motor")
 calc10 = SwaitRecord(f"{IOC}userCalc10", name="calc10")
 sensor = EpicsSignalRO(calc10.calculated_value.pvname, name="sensor")
-motor.wait_for_connection()
-sensor.wait_for_connection()
-calc10.wait_for_connection()
+motor.wait_for_connection(timeout=30)
+sensor.wait_for_connection(timeout=30)
+calc10.wait_for_connection(timeout=30)
 setup_random_number_swait(calc10)
 sd.baseline.clear()
 """
