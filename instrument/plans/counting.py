@@ -15,6 +15,7 @@ from bluesky.utils import MsgGenerator, short_uid
 from instrument.framework import screen
 from instrument.plans import checks, preflight
 from instrument.plans.checks import plan
+from instrument.plans.moves import set_back
 from instrument.plans.preflight import count_time_of
 
 TakeReading = Callable[[Sequence[Any]], MsgGenerator[Any]]
@@ -29,20 +30,24 @@ def counting_for(seconds: float | None, detectors: Sequence[Any], inner: MsgGene
         inner: The plan.
     """
     changes: list[Any] = []
-    back: list[Any] = []
+    before_changes: list[tuple[Any, float]] = []
     for signal in count_times(detectors) if seconds is not None else ():
         before = yield from bps.rd(signal, default_value=seconds)
         if before != seconds:
             changes += [signal, seconds]
-            back += [signal, before]
+            before_changes.append((signal, before))
     if not changes:
         return (yield from inner)
-    yield from bps.mv(*changes)
 
-    def set_back() -> MsgGenerator[None]:
-        yield from bps.mv(*back)
+    def changed() -> MsgGenerator[Any]:
+        yield from bps.mv(*changes)
+        return (yield from inner)
 
-    return (yield from bpp.finalize_wrapper(inner, set_back))
+    def set_all_back() -> MsgGenerator[None]:
+        for signal, before in before_changes:
+            yield from set_back(signal, before)
+
+    return (yield from bpp.finalize_wrapper(changed(), set_all_back))
 
 
 def count_times(detectors: Sequence[Any]) -> list[Any]:

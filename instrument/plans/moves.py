@@ -162,7 +162,7 @@ def set_lm(motor: Any, low: float, high: float) -> MsgGenerator[None]:
 
     def put_back(_error: Exception) -> MsgGenerator[None]:
         for signal, limit in zip((low_signal, high_signal), before, strict=True):
-            yield from _set_back(signal, limit)
+            yield from set_back(signal, limit)
 
     yield from bpp.contingency_wrapper(bps.mv(low_signal, low, high_signal, high), except_plan=put_back)
     if not preflight.is_dry():
@@ -210,7 +210,7 @@ def set_dial(motor: Any, position: float) -> MsgGenerator[None]:
 
     def thaw() -> MsgGenerator[None]:
         if before != 1:
-            yield from _set_back(frozen, before)
+            yield from set_back(frozen, before)
 
     yield from bpp.finalize_wrapper(redefined(), thaw)
 
@@ -227,7 +227,7 @@ def _redefine(name: str, motor: Any, position: float, part: str) -> MsgGenerator
         yield from bps.abs_set(target, position, wait=True)
 
     def use_again() -> MsgGenerator[None]:
-        yield from _set_back(use, 0)
+        yield from set_back(use, 0)
 
     yield from bpp.finalize_wrapper(redefine(), use_again)
     after = yield from bps.rd(motor, default_value=0.0)
@@ -247,7 +247,7 @@ def _part(name: str, motor: Any, part: str) -> MsgGenerator[Any]:
     raise UserError(f"{name}: no answer from {signal.pvname}; nothing is changed")
 
 
-def _set_back(signal: Any, value: Any) -> MsgGenerator[None]:
+def set_back(signal: Any, value: Any) -> MsgGenerator[None]:
     """Set a signal in the clean-up of a plan, which may have been interrupted while it was being set."""
     for _ in range(LOOKS):
         try:

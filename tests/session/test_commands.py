@@ -291,20 +291,24 @@ def test_ctrl_c_in_tw_stops_the_motor_and_asks_again_and_leaves_when_it_asks(ses
     session.run("mv m2 0")
 
 
-FIELDS = ("LLM", "HLM", "SET", "FOFF", "OFF", "RBV", "DRBV")
+FIELDS = ("m2.LLM", "m2.HLM", "m2.SET", "m2.FOFF", "m2.OFF", "m2.RBV", "m2.DRBV", "scaler1.TP")
+IN_HALVES = ("set_lm('m2', -5, 5)", "set_user(m2, 3)", "set_dial(m2, 3)", "ascan(m2, 0, 0.1, 1, 0.3)", "ct(0.3)")
 
 
-@pytest.mark.parametrize("typed", ["set_lm('m2', -5, 5)", "set_user(m2, 3)", "set_dial(m2, 3)"])
-def test_ctrl_c_half_way_through_setting_a_motor_leaves_it_as_it_was(session, typed):
+@pytest.mark.parametrize("typed", IN_HALVES)
+def test_ctrl_c_half_way_through_setting_something_leaves_it_as_it_was(session, typed):
     session.run('mv m2 0; exec(\'def halt():\\n print("half " + "way"); yield from bps.sleep(600)\')')
     session.run("once = lambda msg, met=[]: (None, None if msg.command != 'set' or met else met.append(1) or halt())")
-    before = [session.pv(f"gp:m2.{field}") for field in FIELDS]
+    before = [session.pv(f"gp:{field}") for field in FIELDS]
     session.type(f"RE(bpp.plan_mutator({typed}, once))")
     session.wait_for("half way")
-    assert [session.pv(f"gp:m2.{field}") for field in FIELDS] != before
+    until(lambda: [session.pv(f"gp:{field}") for field in FIELDS] != before, "what is set")
     session.press("c")
-    assert "the plan was aborted (Ctrl-C)" in session.until_prompt()
-    assert [session.pv(f"gp:m2.{field}") for field in FIELDS] == before
+    shown = session.until_prompt()
+    assert "the plan was aborted (Ctrl-C)" in shown
+    assert "never run" not in shown
+    session.run("del halt, once")
+    assert [session.pv(f"gp:{field}") for field in FIELDS] == before
 
 
 WRONG = {
@@ -558,6 +562,7 @@ def test_a_text_is_taken_as_it_is_on_each_line_of_a_cell(session):
     assert shown[1:] == ["sample: it's wet -> nickel oxide"]
     session.run('text = """of two lines,\ncomment and newsample are words"""')
     assert session.value("text") == "of two lines,\ncomment and newsample are words"
+    session.run("del text")
 
 
 def test_what_is_plotted_is_chosen(session):
