@@ -30,8 +30,8 @@ from virtual_beamline.names import DEFAULT_PREFIX, ENVIRONMENT_VARIABLE, ID_RECO
 
 _FIRST_PORT, _PORTS_PER_LEASE, _LEASES = 21_000, 8, 1000
 _KEPT_LOGS = 40
-_AREA_DETECTOR = "-ad"
 _PATIENCE = 0.25  # s for one answer of an IOC that starts
+_AREA_DETECTOR = "-ad"
 """Marks the files of the area detector's IOC, beside those of `gp:`."""
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -43,6 +44,7 @@ METHODS = (
     "stop",
     "trigger",
 )
+FIRST_VALUES, POLL = 3.0, 0.005  # s; how long first values of PVs that answer are waited for, and how often looked for
 PROPERTIES = ("egu", "high_limit", "limits", "low_limit", "moving", "position", "precision")
 
 
@@ -59,6 +61,19 @@ def answers(device: Any) -> bool:
             return False
         if waiting:
             return False
+    return True
+
+
+def answers_soon(device: Any) -> bool:
+    """Whether a device can be used; one all of whose PVs answer is given a moment to hear their first values.
+
+    They come on a thread of ophyd's. A PV that does not answer is told at once.
+    """
+    deadline = time.monotonic() + FIRST_VALUES
+    while not answers(device):
+        if first_dead_pv(device) is not None or time.monotonic() >= deadline:
+            return False
+        time.sleep(POLL)
     return True
 
 

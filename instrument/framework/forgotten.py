@@ -9,6 +9,7 @@ Only what is certain is told: names that stand for generator functions, in sourc
 from __future__ import annotations
 
 import ast
+import dis
 import functools
 import inspect
 import linecache
@@ -43,7 +44,7 @@ def forgotten_calls(plan: Any) -> list[str]:
                 where = f"{file.name}, line {line}" if file.is_file() else f"line {line}"  # of a cell
                 told = f"`{source}` in {code.co_name} ({where}): the plan {dotted} is never run"
                 lines[f"{told}; write `yield from {dotted}(...)`"] = None
-        called = (_function(name, names) for name in code.co_names)
+        called = (_function(dotted, names) for dotted in _names_in(code))
         waiting += [
             found for function in called if function is not None for found in _codes_of(inspect.unwrap(function))
         ]
@@ -83,8 +84,26 @@ def _function(dotted: str, names: Mapping[str, Any]) -> FunctionType | None:
 def is_library(file: str) -> bool:
     """Is it code that is nobody's own: installed, or ours? A directory of one's own may be called bluesky."""
     path = Path(file)
-    loaded = (getattr(sys.modules.get(name), "__file__", None) for name in PACKAGES)
-    return "site-packages" in path.parts or any(path.is_relative_to(Path(one).parent) for one in loaded if one)
+    # Beside the interpreter are the scripts of what is installed, such as `instrument` and `ipython`.
+    installed = [sys.executable, *(getattr(sys.modules.get(name), "__file__", None) for name in PACKAGES)]
+    return "site-packages" in path.parts or any(path.is_relative_to(Path(one).parent) for one in installed if one)
+
+
+@functools.lru_cache(maxsize=512)
+def _names_in(code: CodeType) -> tuple[str, ...]:
+    """The global names that code uses, dotted with their attributes; `align` of `stage.align` is none of them."""
+    found: dict[str, None] = {}
+    dotted = ""
+    for instruction in dis.get_instructions(code):
+        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+            dotted = instruction.argval
+        elif dotted and instruction.opname in ("LOAD_ATTR", "LOAD_METHOD"):
+            dotted = f"{dotted}.{instruction.argval}"
+        elif instruction.opname != "EXTENDED_ARG":  # which goes before the others where there are many names
+            dotted = ""
+        if dotted:
+            found[dotted] = None
+    return tuple(found)
 
 
 @functools.lru_cache(maxsize=512)

@@ -8,12 +8,16 @@ import inspect
 import math
 import operator
 from collections.abc import Callable, Iterable, Sequence
+from numbers import Real
 from typing import Any
 
 from bluesky.utils import Plan
 
 from instrument.config.errors import UserError
 from instrument.framework.positioners import is_positioner, is_read_only
+
+# Plans that also take motor, start, finish and intervals, as SPEC does; Python would miss another argument there.
+IN_SPEC_ORDER = {"lup": "lup m1 -0.2 0.2 20"}
 
 
 class PlanArgumentError(UserError, TypeError):
@@ -45,16 +49,20 @@ def fitting(name: str, signature: inspect.Signature, args: Sequence[Any], kwargs
     try:
         signature.bind(*args, **kwargs)
     except TypeError as error:
-        raise PlanArgumentError(_call_mistake(name, signature, kwargs, str(error))) from None
+        raise PlanArgumentError(_call_mistake(name, signature, args, kwargs, str(error))) from None
 
 
-def _call_mistake(name: str, signature: inspect.Signature, given: dict[str, Any], why: str) -> str:
+def _call_mistake(name: str, signature: inspect.Signature, args: Sequence[Any], given: dict[str, Any], why: str) -> str:
     takes = f"it takes {', '.join(signature.parameters) or 'no arguments'}; nothing moved"
     for argument in given:
         if argument not in signature.parameters:
             near = difflib.get_close_matches(argument, signature.parameters, 1)
             hint = f": did you mean {near[0]!r}?" if near else ";"
             return f"{name} has no argument {argument!r}{hint} {takes}"
+    if name in IN_SPEC_ORDER and not given.keys() & {"start", "finish"} and len(args) in (2, 3):
+        if isinstance(args[1], Real) and not isinstance(args[1], bool):
+            missing = "the intervals are" if len(args) == 3 else "finish and intervals are"
+            return f"{name}: {missing} missing, as in {IN_SPEC_ORDER[name]}; nothing moved"
     return f"{name}: {why}; {takes}"
 
 

@@ -292,7 +292,8 @@ def announced(
         sequence: Which scan of several it is; of the later ones only what is wrong is told.
 
     Raises:
-        UserError: A point is outside of the limits, or a device can't be used; the scan has not begun.
+        UserError: A point is outside of the limits, or a device can't be used; the scan has not begun. Of a later scan
+            the line tells that the motor stays where the one before ended.
     """
 
     def scan() -> MsgGenerator[Any]:
@@ -300,7 +301,12 @@ def announced(
 
     first = sequence is None or sequence == 1
     which = "" if sequence is None else ", first scan" if first else f", scan {sequence}"
-    yield from preflight.announced(f"{name}{which}", scan, points=num, known=count_times(detectors), tell=first)
+    checked = preflight.announced(f"{name}{which}", scan, points=num, known=count_times(detectors), tell=first)
+    if sequence is None or first:
+        yield from checked
+        return
+    with preflight.after_moves(f"{motor.name} stays where scan {sequence - 1} ended"):
+        yield from checked
 
 
 def _place(statistics: PeakStatistics, key: str) -> float | None:
@@ -335,7 +341,7 @@ def lineup2(
     """Line up again and again, each scan about the last peak and as wide as that asks for, until the peak is stable.
 
     A scan that sees a flank only is followed by a wider one about its end, one that sees nothing by a wider
-    one. Without a peak the motor goes back.
+    one. Without a peak the motor goes back. Where a later scan is refused, it stays where the one before ended.
 
     Args:
         detectors: What is read; the peak is looked for in the first one.
@@ -356,7 +362,7 @@ def lineup2(
 
     Raises:
         UserError: An argument is wrong, or the first scan would leave the motor's limits; nothing has moved. Later
-            ones end at the limits.
+            ones end at the limits; one that can't begin, for a device that is gone for instance, is told.
     """
     name = "lineup2"
     detectors = checks.detectors_of(name, detectors)

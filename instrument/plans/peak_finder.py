@@ -116,7 +116,8 @@ def two_pass_scan(
         What each scan found.
 
     Raises:
-        UserError: An argument is wrong, or the scan would leave the motor's limits; nothing has moved.
+        UserError: An argument is wrong, or the scan would leave the motor's limits; nothing has moved. Where a later
+            scan can't begin, the motor stays where the one before ended.
     """
     name = "two_pass_scan"
     (detector,) = checks.detectors_of(name, [detector])
@@ -158,7 +159,8 @@ def findpeak_multipass(
         What each scan found.
 
     Raises:
-        UserError: An argument is wrong, or the scan would leave the motor's limits; nothing has moved.
+        UserError: An argument is wrong, or the scan would leave the motor's limits; nothing has moved. Where a later
+            scan can't begin, the motor stays where the one before ended.
     """
     name = "findpeak_multipass"
     (detector,) = checks.detectors_of(name, [detector])
@@ -201,7 +203,8 @@ def repeat_findpeak(
         What `findpeak_multipass` returned, each time.
 
     Raises:
-        UserError: An argument is wrong, or the scan would leave the motor's limits; nothing has moved or changed.
+        UserError: An argument is wrong, or the scan would leave the motor's limits; nothing has moved or changed. Where
+            a later scan can't begin, the motor stays where those before left it.
     """
     name = "repeat_findpeak"
     iters = checks.count(name, "iters", iters)
@@ -219,7 +222,11 @@ def repeat_findpeak(
         yield from preflight.forecast(name, lambda: once(1), known=changed)
     results = []
     for iteration in range(1, iters + 1):
-        results.append((yield from once(iteration)))
+        if iteration == 1:
+            results.append((yield from once(iteration)))
+        else:
+            with preflight.after_moves(f"{motor.name} stays where the scans before left it"):
+                results.append((yield from once(iteration)))
         if not preflight.is_dry():
             logger.info("Finished #%d of %d iterations", iteration, iters)
     return results

@@ -33,6 +33,7 @@ logger = logging.getLogger(LOGGER_NAME)
 _dry: ContextVar[DryRun | None] = ContextVar("dry", default=None)  # what runs the plan, if that is run dry
 ENDLESS = 100_000  # points; a plan that has more, and did not say so, is taken for one that goes on until Ctrl-C
 AT_ONCE = 500  # messages; after as many the engine has its turn, to see Ctrl-C for instance
+NOTHING_MOVED = "; nothing moved"  # the end of the line that a plan is refused with
 NOT_MOVED = "; it was not moved"  # the end of the line that our devices refuse a target with
 
 
@@ -279,7 +280,7 @@ class DryRun:
         """See once that a device is there; what of it is connected at first use may not be yet."""
         self._ready.add(id(obj))
         root = getattr(obj, "root", obj)
-        if not offline.answers(root):
+        if not offline.answers_soon(root):
             raise UserError(f"{self.forecast.name}: {offline.error(root)}; nothing moved")
 
     def _set(self, msg: Msg) -> None:
@@ -431,6 +432,22 @@ def announced(
     found.endless |= endless
     if tell:
         logger.info("%s", found.line())
+
+
+@contextlib.contextmanager
+def after_moves(stays: str) -> Iterator[None]:
+    """Have a refusal of a later part of a plan tell where the parts before have left the motor, not that nothing moved.
+
+    Args:
+        stays: What is true instead; not told in a dry run, where nothing moves.
+    """
+    try:
+        yield
+    except UserError as error:
+        reason = str(error)
+        if is_dry() or not reason.endswith(NOTHING_MOVED):
+            raise
+        raise UserError(f"{reason.removesuffix(NOTHING_MOVED)}; {stays}") from error
 
 
 def asked(name: str, plan: Any) -> Forecast:

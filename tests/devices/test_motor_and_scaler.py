@@ -6,6 +6,7 @@ import logging
 import math
 import threading
 
+import bluesky.plans as bp
 import ophyd
 import pytest
 from ophyd import Component, EpicsSignal
@@ -18,6 +19,7 @@ from instrument.devices.errors import MoveEndedError
 from instrument.devices.health import Health
 from instrument.devices.motors import Motor
 from instrument.devices.scaler import Scaler
+from instrument.plans import preflight
 
 from .conftest import DEADLINE, wait_until
 
@@ -160,6 +162,17 @@ def test_a_motor_that_missed_its_first_values_is_told_them(kind):
     motor._position, motor._required_for_connection = None, dict(kind._required_for_connection)
     wait_until(lambda: offline.answers(motor), "it knows where it is")
     assert motor.position == motor.user_readback.get(use_monitor=False)
+    motor.destroy()
+
+
+@pytest.mark.parametrize("kind", [Motor, ophyd.EpicsMotor])
+def test_a_scan_is_not_refused_for_a_motor_that_has_yet_to_hear_its_first_values(kind):
+    motor = kind("gp:m6", name="motor")
+    motor.wait_for_connection(timeout=DEADLINE)
+    here = motor.user_readback.get(use_monitor=False)
+    # As ophyd leaves it where the value came first; a thread of ophyd's is about to tell it.
+    motor._position, motor._required_for_connection = None, dict(kind._required_for_connection)
+    assert preflight.asked("scan", bp.scan([], motor, here, here, 2)).points == 2
     motor.destroy()
 
 

@@ -2,7 +2,10 @@
 
 import importlib.util
 import linecache
+import sys
 import threading
+from pathlib import Path
+from types import SimpleNamespace
 
 import bluesky.plans as bp
 import bluesky.preprocessors as bpp
@@ -55,6 +58,19 @@ def nested():
 def local(scan_it):
     scan_it(6)
     yield from bps.null()
+
+def align():
+    scan_it(7)
+    yield from bps.null()
+
+def to(_place):
+    yield from bps.null()
+
+def moves_a_device():
+    yield from to(stage.align)
+
+def of_a_module():
+    yield from me.align()
 """
 
 
@@ -65,6 +81,7 @@ def mine(tmp_path_factory):
     spec = importlib.util.spec_from_file_location("mine", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    module.me, module.stage = module, SimpleNamespace(align=motor)
     return module
 
 
@@ -85,6 +102,8 @@ def told(function, line, argument):
         (lambda m: m.nested(), [told("inner", 34, 5)]),
         (lambda m: m.right(), []),
         (lambda m: m.local(print), []),
+        (lambda m: m.moves_a_device(), []),  # which is called as a plan is
+        (lambda m: m.of_a_module(), [told("align", 43, 7)]),
         (lambda _: bp.scan([det], motor, 0, 1, 3), []),
         (lambda _: [], []),
     ],
@@ -125,4 +144,6 @@ def test_a_directory_of_ones_own_may_be_called_as_a_package_is(directory):
         "`mv(m1, 3)` in here: the plan mv was never run; write `yield from mv(...)`"
     )
     assert not is_library(f"{directory}/plans.py")
-    assert all(map(is_library, (frames[0][0], bp.__file__, threading.__file__, is_library.__code__.co_filename)))
+    script = str(Path(sys.executable).with_name("instrument"))
+    ours = is_library.__code__.co_filename
+    assert all(map(is_library, (frames[0][0], bp.__file__, threading.__file__, script, ours)))

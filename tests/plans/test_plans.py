@@ -229,7 +229,7 @@ def test_images_that_cannot_be_kept_are_told_before_anything_moves(bench):
     assert not [m for m in bench.messages if m.command in ("set", "open_run", "stage")]
 
 
-@pytest.mark.parametrize("name", ["lineup2", "two_pass_scan", "findpeak_multipass"])
+@pytest.mark.parametrize("name", sorted(set(SCANNING) - {"ad_vs_motor"}))
 def test_a_later_scan_is_checked_before_it_moves_anything(bench, name):
     """Where it goes is only known after the first."""
 
@@ -238,10 +238,24 @@ def test_a_later_scan_is_checked_before_it_moves_anything(bench, name):
             raise UserError(f"m1: {target:g} is in the wall; it was not moved")
 
     bench.motor.check_value = check_value
-    with pytest.raises(UserError, match=f"{name}, scan 2: point 1 of .* is in the wall; nothing moved"):
+    of = {"repeat_findpeak": "findpeak_multipass"}.get(name, name)
+    with pytest.raises(UserError, match=rf"{of}, scan 2: point 1 of \d+: m1: .* is in the wall; ") as caught:
         bench.run(SCANNING[name](bench))
+    assert str(caught.value).endswith("is in the wall; m1 stays where scan 1 ended")
     assert len(bench.starts) == 1
     assert bench.messages[-1].command in ("locate", "read", "unsubscribe", "sleep")  # not a move
+
+
+def test_a_later_iteration_that_is_refused_does_not_say_that_nothing_moved(bench):
+    def check_value(target):
+        if bench.starts and target < -2:  # where each iteration begins, and no narrower scan comes
+            raise UserError(f"m1: {target:g} is in the wall; it was not moved")
+
+    bench.motor.check_value = check_value
+    with pytest.raises(UserError, match="first scan: point 1 of 23: m1: ") as caught:
+        bench.run(SCANNING["repeat_findpeak"](bench))
+    assert str(caught.value).endswith("is in the wall; m1 stays where the scans before left it")
+    assert {start["iteration"] for start in bench.starts} == {1}
 
 
 def test_what_scans_several_times_tells_its_first_scan(bench, caplog):
@@ -307,7 +321,11 @@ def test_lup_in_specs_order_counts_with_the_counters_and_goes_to_the_clearest_pe
         (lambda: lup("m1", -1, 1, 1), "intervals=1 has to be a whole number, 2 or more"),
         (lambda: lup("m1", -1, 1, 20, -1), "time=-1 has to be more than 0"),
         (lambda: lup("m1", -1, 1, 20, 1, time=1), "the time is given twice"),
-        (lambda: lup("m1", -1, 1), "missing a required argument: 'finish'; it takes [a-z, ]+time, signal, md"),
+        (lambda: lup("m1", -1, 1), "the intervals are missing, as in lup m1 -0.2 0.2 20"),
+        (lambda: lup("m1", -1, 1, time=0.5), "the intervals are missing, as in lup m1 -0.2 0.2 20"),
+        (lambda: plans.lup(bench.motor, -1, 1), "the intervals are missing, as in lup m1 -0.2 0.2 20"),
+        (lambda: lup("m1", -1), "finish and intervals are missing, as in lup m1 -0.2 0.2 20"),
+        (lambda: lup("counts", "m1", -1), "missing a required argument: 'finish'; it takes [a-z, ]+time, signal, md"),
         (lambda: plans.lup(bench.motor, -1, 1, 20), "no detector is given"),
     ):
         number = len(bench.starts)
