@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from ophyd import Component, EpicsMotor, EpicsSignal, EpicsSignalRO
+from ophyd.epics_motor import HomeEnum
 from ophyd.signal import EpicsSignalBase
 from ophyd.status import MoveStatus
 from ophyd.utils.epics_pvs import AlarmSeverity, AlarmStatus
@@ -73,6 +74,16 @@ class Motor(ForgetsFirst, EpicsMotor):
             wait_or_stop(self, status)
         return status
 
+    def home(self, direction: HomeEnum | str, wait: bool = True, **kwargs: Any) -> MoveStatus:
+        """Find the home switch, "forward" or "reverse"; see `ophyd.EpicsMotor.home`. A move under way fails."""
+        direction = HomeEnum(direction)
+        with self._order:
+            fail_waiting(self, MoveEndedError(f"{self.name}: homing took the place of this move"))
+            status = super().home(direction, wait=False, **kwargs)
+        if wait:
+            wait_or_stop(self, status)
+        return status
+
     def stop(self, *, success: bool = False) -> None:
         """Stop the motor.
 
@@ -101,7 +112,11 @@ class Motor(ForgetsFirst, EpicsMotor):
                 if where := _now(readback):
                     readback._read_changed(**where)  # noqa: SLF001  ophyd's get() leaves the alarm to the monitor
                     self._position = where["value"]  # at once; who follows the position is told on ophyd's thread
-            super()._move_changed(timestamp=timestamp, value=value, sub_type=sub_type, **kwargs)
+            try:
+                super()._move_changed(timestamp=timestamp, value=value, sub_type=sub_type, **kwargs)
+            except TimeoutError as error:  # ophyd has asked a limit switch; nothing would end the move any more
+                why = f"the move ended at {self._position:g}, but a limit switch does not answer ({error})"
+                fail_waiting(self, MoveEndedError(f"{self.name}: {why}"))
 
     def _done_moving(
         self, success: bool = True, timestamp: float | None = None, value: Any = None, **kwargs: Any

@@ -24,7 +24,7 @@ import tokenize
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from types import GeneratorType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from bluesky import Msg
 from bluesky.utils import Plan
@@ -41,7 +41,8 @@ RUN = "__run_statement__"  # what the transformed cells call; a builtin of the s
 NEVER_ITERATED = re.compile(r"plan `(\w+)` was never iterated")
 PLACE = re.compile(r'^ *File "(.*)", line (\d+), in (.+)$')
 TEXT_COMMANDS = ("comment", "newfile", "newsample", "newproposal")  # whose argument is the rest of the line
-TEXT_LINE = re.compile(rf"([ \t]*)({'|'.join(TEXT_COMMANDS)})[ \t]+([^=(\s].*?)\s*")
+OPERATES = r"(?:[-+*/%@&|^]|//|\*\*|<<|>>)?=|:"  # what Python assigns and annotates with
+TEXT_LINE = re.compile(rf"([ \t]*)({'|'.join(TEXT_COMMANDS)})[ \t]+(?!{OPERATES})([^(\s].*?)\s*")
 NAMING_COMMANDS = ("save_position", "goto_position", "positions")  # whose first word is a name, as in goto_position in
 NO_VARIABLE = re.compile(r"[-+]?\.?\d.*")  # what a word begins with that is a number, or text
 GOES_ON = re.compile("multi-line|triple-quoted")  # in what Python says of a string or a bracket that is not closed
@@ -189,6 +190,9 @@ class SpecLines:
         """The first such line of a cell."""
         for line in tokens_by_line:
             for begin in _statements(line):
+                inside = begin > 0 and line[begin - 1].string == ":"
+                if inside and any(keyword.iskeyword(word.string) for word in line[begin + 1 : begin + 2]):
+                    continue  # `lambda positions: positions and positions[0]`
                 found = self._statement(line[begin:])
                 if found is not None:
                     return found
@@ -240,7 +244,7 @@ class SpecLines:
         closing = rest[len(words) + 1 :] if bracketed else []
         end = (closing[0] if closing else words[-1]).end[1]
         given = [word.rstrip(",") for word in _words(_statement(words)) if word != ","]
-        if not all(_is_python(word.partition("=")[2] or word) for word in given):
+        if not all(_parses(word.partition("=")[2] or word, "eval") for word in given):
             return None, 0
         return f"{name}({', '.join(map(self._word, given))})", end
 
@@ -326,10 +330,11 @@ def _statements(line: Sequence[TokenInfo]) -> Iterator[int]:
         expect = depth == 0 and token.type == tokenize.OP and token.string in (";", ":")
 
 
-def _is_python(word: str) -> bool:
+def _parses(source: str, mode: Literal["exec", "eval"] = "exec") -> bool:
+    """Is it Python?"""
     try:
-        ast.parse(word, mode="eval")
-    except SyntaxError:
+        ast.parse(source, mode=mode)
+    except (SyntaxError, ValueError):  # ValueError: a null byte
         return False
     return True
 
@@ -382,6 +387,10 @@ def text_lines(commands: Mapping[str, Callable[..., Any]], namespace: dict[str, 
 
     def transform(lines: list[str]) -> list[str]:
         done: list[str] = []
+        if len(lines) > 1 and _parses(
+            "".join(lines)
+        ):  # where `comment in notes` is Python's, and the name any variable's
+            return lines
         for line in lines:
             found = TEXT_LINE.fullmatch(line)
             if found is not None and namespace.get(found[2]) is commands.get(found[2]) and not _goes_on(done):

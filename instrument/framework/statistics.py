@@ -59,7 +59,7 @@ class PeakStatistics:
         number_of_points: Finite points that went into this.
         inside: Both half heights (of an edge: both plateaus) lie within the scan. False: it saw a flank only, and where
             the peak is can't be told.
-        beyond: Of a flank, the place of its highest or lowest point and which of them it is: look beyond it.
+        beyond: Of a flank, the end of the scan to look beyond, and what is there: the highest or the lowest.
     """
 
     kind: Kind = "none"
@@ -190,7 +190,8 @@ def peak_statistics(x: ArrayLike, y: ArrayLike) -> PeakStatistics:
     background = measured.lin_bkg
     beyond = None
     if not measured.inside:
-        beyond = (extremes["min"][0], "lowest") if _leads_down(u, v, measured) else (extremes["max"][0], "highest")
+        at_end, which = _beyond(u, v, measured)
+        beyond = (float(xs[-1] if at_end else xs[0]), which)
     if background is not None:
         slope = background["m"] * span_y / span_x
         background = {"m": float(slope), "b": float(ys.min() + background["b"] * span_y - slope * xs[0])}
@@ -209,11 +210,26 @@ def peak_statistics(x: ArrayLike, y: ArrayLike) -> PeakStatistics:
     )
 
 
-def _leads_down(x: Array, y: Array, flank: PeakStatistics) -> bool:
+def _beyond(x: Array, y: Array, flank: PeakStatistics) -> tuple[bool, Literal["highest", "lowest"]]:
+    """Whether what a flank belongs to lies beyond the end of the scan, or its begin, and what is there.
+
+    Args:
+        x: Positions, from 0 to 1.
+        y: What was measured there.
+        flank: What was made of it.
+    """
+    if flank.kind == "edge":
+        at_end = (flank.cen or 0.0) > 0.5
+        return at_end, "highest" if at_end == ((flank.height or 0.0) > 0) else "lowest"
+    lowest, highest = float(x[np.argmin(y)]), float(x[np.argmax(y)])
+    down = _leads_down(x, y, flank, lowest, highest)
+    return (lowest if down else highest) > 0.5, "lowest" if down else "highest"
+
+
+def _leads_down(x: Array, y: Array, flank: PeakStatistics, lowest: float, highest: float) -> bool:
     """Is a flank that of a dip, which comes from a plateau? The tail of a peak is the steeper the higher."""
-    if flank.kind == "edge" or flank.cen is None or (flank.height or 0.0) > 0.0:
+    if flank.cen is None or (flank.height or 0.0) > 0.0:
         return False
-    lowest, highest = x[np.argmin(y)], x[np.argmax(y)]
     if abs(flank.cen - lowest) > abs(flank.cen - highest):
         return False  # half of a peak that falls to a plateau
     third = max(2, x.size // 3)

@@ -11,6 +11,7 @@ import ophyd
 import pytest
 from ophyd import Component, EpicsSignal
 from ophyd.scaler import ScalerCH
+from ophyd.signal import ReadTimeoutError
 from ophyd.utils import LimitError
 
 from instrument.config import UserError
@@ -95,6 +96,33 @@ def test_a_move_that_ends_in_alarm_fails_and_tells_why(devices):
         assert motor.position == before
         wait_until(lambda: not motor.user_readback.alarm_severity, "the alarm is over")  # noqa: B023
         motor.move(before, timeout=DEADLINE)
+
+
+def test_a_move_ends_when_a_limit_switch_does_not_answer(devices, monkeypatch):
+    m7 = devices["m7"]
+    monkeypatch.setattr(m7.low_limit_switch, "get", unanswered)
+    monkeypatch.setattr(m7.high_limit_switch, "get", unanswered)
+    why = r"^m7: the move ended at .*, but a limit switch does not answer \(no answer\)$"
+    with pytest.raises(MoveEndedError, match=why):
+        m7.move(m7.position + 0.1, timeout=DEADLINE)
+    monkeypatch.undo()
+    m7.move(0, timeout=DEADLINE)
+
+
+def unanswered(**_kwargs):
+    raise ReadTimeoutError("no answer")
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse"])
+def test_homing_takes_the_place_of_a_move(devices, direction):
+    m7 = devices["m7"]
+    move = m7.move(100, wait=False)
+    wait_until(lambda: m7.moving, "it moves")
+    home = m7.home(direction, wait=False)
+    with pytest.raises(MoveEndedError, match=r"^m7: homing took the place of this move$"):
+        move.wait(DEADLINE)
+    home.wait(DEADLINE)
+    assert math.isclose(m7.position, 0, abs_tol=0.005)
 
 
 @pytest.fixture

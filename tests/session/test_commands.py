@@ -86,6 +86,22 @@ LINES = {
 }
 
 
+PYTHON = (
+    'def note(comment, n):\n    comment += f" {n}"\n    return comment\n',
+    "for comment in notes:\n    comment -= 1\n    comment in notes\n",
+    'class Note:\n    comment : str = ""\n',
+    'newfile = "a"\nnewfile += ".dat"\n%time x = newfile\n',
+    "comment == 3\n",
+    "key = lambda positions: positions and positions[0]\n",
+)
+
+
+def test_names_of_commands_are_variables_where_python_has_them(session):
+    transform = "[get_ipython().transform_cell(cell).replace('get_ipython().run_line_magic', '') for cell in {}]"
+    shown = session.value(transform.format(PYTHON))
+    assert shown == [cell.replace("%time x = newfile", "('time', 'x = newfile')") for cell in PYTHON]
+
+
 def test_a_line_without_parentheses_is_one_statement_and_the_rest_stays(session):
     shown = {typed: session.value(f"get_ipython().transform_cell({typed!r})") for typed in LINES}
     assert shown == {typed: f"{code}\n" for typed, code in LINES.items()}
