@@ -41,6 +41,7 @@ LONGEST = (
     "faults/test_ioc_dies.py",
     "faults/test_ctrl_c.py",
     "faults/test_nexus.py",
+    "session/test_window.py",
     "faults/test_disk.py",
     "data/test_ship_process.py",
     "session/test_progress.py",

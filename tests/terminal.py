@@ -106,7 +106,7 @@ class Terminal:
             self.press("c")
             self.process.sendline("RE.state == 'paused' and RE.abort(); print('here' 'again')")
             with contextlib.suppress(pexpect.TIMEOUT):
-                self.process.expect(r"hereagain\r\n", timeout=DEADLINE)
+                self.process.expect(r"hereagain\r\n", timeout=DEADLINE / 4)
                 self.until_prompt()
                 return
 

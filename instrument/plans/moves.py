@@ -10,6 +10,7 @@ from bluesky import Msg
 from bluesky import plan_stubs as bps
 from bluesky import preprocessors as bpp
 from bluesky.utils import MsgGenerator, short_uid
+from ophyd import Device
 
 from instrument.config.errors import UserError
 from instrument.config.names import LOGGER_NAME
@@ -80,9 +81,10 @@ def umvr(*moves: Any) -> MsgGenerator[None]:
 def _there(name: str, moves: Sequence[Any]) -> MsgGenerator[list[tuple[Any, Any]]]:
     """Pairs of motor and position, once all of them answer: one that is offline is told before another one moves."""
     for motor in moves[::2]:
-        there = offline.answers(motor) and offline.answers(getattr(motor, "root", motor))
-        if not there and callable(getattr(motor, "read", None)):
-            yield from bps.read(motor)  # which the engine refuses, or waits for what is connecting
+        device = getattr(motor, "root", motor)
+        gone = isinstance(device, Device) and not offline.answers(device)
+        if gone or not (yield from _connects(motor)):
+            yield from bps.read(motor)  # which the engine refuses, or waits for a device that is connecting
     return checks.moves_of(name, moves)
 
 
@@ -240,11 +242,18 @@ def _part(name: str, motor: Any, part: str) -> MsgGenerator[Any]:
     signal = getattr(motor, part, None)
     if signal is None:
         raise UserError(f"{name}: {motor.name} is no EPICS motor with {part}; nothing is changed")
-    for _ in range(LOOKS):
-        if getattr(signal, "connected", True):
-            return signal
+    if not (yield from _connects(signal)):
+        raise UserError(f"{name}: no answer from {signal.pvname}; nothing is changed")
+    return signal
+
+
+def _connects(signal: Any) -> MsgGenerator[bool]:
+    """Whether a signal answers, now or in a moment: components are connected at their first use."""
+    for _ in range(1 if preflight.is_dry() else LOOKS):
+        if offline.answers(signal):
+            return True
         yield from bps.sleep(LOOK)
-    raise UserError(f"{name}: no answer from {signal.pvname}; nothing is changed")
+    return False
 
 
 def set_back(signal: Any, value: Any) -> MsgGenerator[None]:

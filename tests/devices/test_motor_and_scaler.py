@@ -9,6 +9,7 @@ import threading
 import bluesky.plans as bp
 import ophyd
 import pytest
+from bluesky import RunEngine
 from ophyd import Component, EpicsSignal
 from ophyd.scaler import ScalerCH
 from ophyd.signal import ReadTimeoutError
@@ -21,6 +22,7 @@ from instrument.devices.health import Health
 from instrument.devices.motors import Motor
 from instrument.devices.scaler import Scaler
 from instrument.plans import preflight
+from instrument.plans.moves import mv
 
 from .conftest import DEADLINE, wait_until
 
@@ -201,6 +203,23 @@ def test_a_scan_is_not_refused_for_a_motor_that_has_yet_to_hear_its_first_values
     # As ophyd leaves it where the value came first; a thread of ophyd's is about to tell it.
     motor._position, motor._required_for_connection = None, dict(kind._required_for_connection)
     assert preflight.asked("scan", bp.scan([], motor, here, here, 2)).points == 2
+    motor.destroy()
+
+
+def test_what_is_connected_at_first_use_can_be_set_at_once():
+    """Its connection is told half a second later here, as on a busy machine."""
+    motor = Motor("gp:m6", name="motor")
+    motor.wait_for_connection(timeout=DEADLINE)
+    release = threading.Event()
+    ophyd.get_cl().get_dispatcher().threads["metadata"].queue.put((release.wait, (DEADLINE,), {}))
+    timer = threading.Timer(0.5, release.set)
+    timer.start()
+    try:
+        RunEngine({}, context_managers=[])(mv(motor.steps_per_revolution, 200))
+    finally:
+        release.set()
+        timer.join()
+    assert motor.steps_per_revolution.get(use_monitor=False) == 200
     motor.destroy()
 
 
