@@ -25,7 +25,8 @@ COMPUTED = frozenset(
 # Records whose control limits are limits of what may be written, not of a display (drvh and drvl; the motor's own).
 LIMITED = frozenset("ao int64out longout motor".split())
 FACTS_TIMEOUT = 1.0  # s; the records answer already, fields that they do not have never will
-MOTOR_FIELDS = "RBV DIFF RDBD PREC MISS HLS LLS SEVR DMOV".split()
+READBACKS = {"VAL": "RBV", "DVAL": "DRBV", "RVAL": "RRBV"}  # of a motor, by the field that sends it there
+MOTOR_FIELDS = [*READBACKS.values(), *"DIFF RDBD PREC MISS HLS LLS SEVR DMOV".split()]
 _SEVERITIES = ("", "MINOR", "MAJOR", "INVALID")
 
 
@@ -88,24 +89,35 @@ class MotorState:
 
     Attributes:
         position: Where it is: RBV.
-        arrived: Within the retry deadband or the last digit that is shown, not out of retries, in no MAJOR alarm.
+        readback: The same in the unit of the field that sent it: RBV, DRBV (dial) or RRBV (steps).
+        near: Whether it is within the retry deadband, or the last decimal that is shown.
+        failed: Whether it is out of retries or in MAJOR alarm.
+        held: Whether a limit switch keeps it from higher values of that field, and from lower ones.
         remarks: What speaks for it that it is not, in words.
     """
 
     position: float
-    arrived: bool
+    readback: float
+    near: bool
+    failed: bool
+    held: tuple[bool, bool]
     remarks: tuple[str, ...]
 
     @classmethod
-    def of(cls, fields: Mapping[str, Any]) -> MotorState:
+    def of(cls, fields: Mapping[str, Any], sent_by: str = "VAL") -> MotorState:
         """What the record says.
 
         Args:
             fields: Values of `MOTOR_FIELDS`.
+            sent_by: The field that sends it: VAL, DVAL or RVAL.
         """
         severity = int(fields["SEVR"])
         alarmed = severity >= _SEVERITIES.index("MAJOR")
-        near = abs(fields["DIFF"]) <= max(fields["RDBD"], 10.0 ** -max(fields["PREC"], 0))
+        # PREC 0 is what a record has whose database does not set it, and says nothing of the motor.
+        digit = 10.0 ** -fields["PREC"] if fields["PREC"] > 0 else 0.0
+        high, low = bool(fields["HLS"]), bool(fields["LLS"])
+        # The switches are the user's high and low: the dial and the steps may count the other way.
+        held = (high, low) if sent_by == "VAL" else (high or low, high or low)
         remarks = {
             "moving": not fields["DMOV"],
             "at its high limit switch": fields["HLS"],
@@ -113,8 +125,25 @@ class MotorState:
             "out of retries": fields["MISS"],
             f"in {_SEVERITIES[severity]} alarm": alarmed,
         }
-        arrived = near and not fields["MISS"] and not alarmed
-        return cls(fields["RBV"], arrived, tuple(text for text, applies in remarks.items() if applies))
+        return cls(
+            position=fields["RBV"],
+            readback=fields[READBACKS[sent_by]],
+            near=abs(fields["DIFF"]) <= max(fields["RDBD"], digit),
+            failed=bool(fields["MISS"] or alarmed),
+            held=held,
+            remarks=tuple(text for text, applies in remarks.items() if applies),
+        )
+
+    def arrived(self, wanted: float, within: Tolerance) -> bool:
+        """Whether it is where it was sent to.
+
+        Args:
+            wanted: The value of the field that sends it.
+            within: What counts as the same besides what the record allows, unless a limit switch holds it there.
+        """
+        higher, lower = self.held
+        held = (higher and wanted > self.readback) or (lower and wanted < self.readback)
+        return not self.failed and (self.near or (not held and within.same(wanted, self.readback)))
 
     def __str__(self) -> str:
         """As it follows `set, but`."""
@@ -174,14 +203,14 @@ def _motor_states(pvs: Iterable[str], timeout: float) -> dict[str, MotorState]:
     told.take()
     values = {pv: reading.value for pv, reading in told.readings.items()}
     return {
-        pv: MotorState.of({field: values[f"{record}.{field}"] for field in MOTOR_FIELDS})
+        pv: MotorState.of({field: values[f"{record}.{field}"] for field in MOTOR_FIELDS}, record_and_field(pv)[1])
         for pv, record in records.items()
         if all(f"{record}.{field}" in values for field in MOTOR_FIELDS)
     }
 
 
 def _is_motion(pv: str, record_type: str) -> bool:
-    return record_type == "motor" and record_and_field(pv)[1] in {"VAL", "DVAL", "RVAL"}
+    return record_type == "motor" and record_and_field(pv)[1] in READBACKS
 
 
 def record_and_field(pv: str) -> tuple[str, str]:
@@ -239,7 +268,7 @@ def _step(
         return Step(entry, now, None, "refuse", problem)
     motor = motors.get(entry.name)
     same = tolerance.same(value, now.value)
-    if same and (motor is None or motor.arrived):
+    if same and (motor is None or motor.arrived(value, tolerance)):
         return Step(entry, now, value, "same")
     if isinstance(value, np.ndarray | list) and not len(value):
         return Step(entry, now, None, "leave", "an empty array can't be written")

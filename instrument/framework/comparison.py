@@ -155,9 +155,10 @@ class Comparison:
         }
 
     @property
-    def unread(self) -> list[Change]:
-        """What could not be compared, because it was not read now."""
-        return [change for change in self.changes if change.after is not None and change.after.problem is not None]
+    def unread(self) -> list[str]:
+        """Names of what could not be compared, because it was not read the second time, and maybe not the first."""
+        changed = (change for change in self.changes if change.after is not None and change.after.problem is not None)
+        return [*(change.name for change in changed), *self.unknown]
 
 
 def compare(before: Snapshot, after: Snapshot, tolerance: Tolerance) -> Comparison:

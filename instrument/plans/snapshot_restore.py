@@ -51,7 +51,7 @@ def snapshot_restore(
     Args:
         which: -1 for the last snapshot, -2 for the one before; a scan number; the beginning of a uid.
         dry_run: Print the table only.
-        tolerance: Numbers that are no further apart are the same (unit of the PV).
+        tolerance: Numbers that are no further apart are the same (unit of the PV); a motor so near has arrived.
         relative: The same as a fraction of the value.
         timeout: How long PVs are waited for (s).
         snapshots: Where snapshots are found.
@@ -184,7 +184,8 @@ class Check:
         if not self.within.same(step.value, reading.value) and not AS_WRITTEN.same(step.value, reading.value):
             where = f" ({motor})" if motor is not None and motor.remarks else ""
             return step.with_outcome(f"set, but it is {shown(reading.value, reading.data_key)}{where}")
-        return step if motor is None or motor.arrived else step.with_outcome(f"set, but {motor}")
+        arrived = motor is None or motor.arrived(step.value, self.within)
+        return step if arrived else step.with_outcome(f"set, but {motor}")
 
     def changed(self) -> list[Step]:
         """What was as in the snapshot, and is not any more."""

@@ -78,6 +78,15 @@ def test_a_pv_that_does_not_answer_now_is_a_difference_and_exit_code_1(shell, sn
     assert rows(told.out) == [["sky:m1", "0.0", "not read: no answer in 3 s", ""]]
 
 
+def test_a_pv_that_answered_neither_time_is_no_difference_but_exit_code_1(snapshot):
+    assert snapshot("gp:m1", "sky:m1", "-q", "--timeout", "1").code == 1
+    told = snapshot("--diff", "-1", "--timeout", "1", "--tolerance", "1")
+    assert (told.code, told.err) == (1, "")
+    assert told.out.endswith("\n0 of 2 differ by more than 1; read neither then nor now: sky:m1\n")
+    snapshot("gp:m1", "-q")
+    assert snapshot("--diff", "-1").code == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
@@ -133,7 +142,7 @@ def test_what_was_read_neither_time_is_no_difference_and_told():
     found = compare(one(a=None, b=None, c="x", d="x"), one(a=None, b="y", c=None, d="y"), Tolerance())
     assert [change.name for change in found.changes] == ["b", "c"]
     assert found.lines()[-1] == "2 of 4 differ; read neither then nor now: d"
-    assert [change.name for change in found.unread] == ["b"]
+    assert found.unread == ["b", "d"]
     assert found.as_json()["unknown"] == ["d"]
 
 

@@ -257,8 +257,32 @@ def test_a_motor_that_did_not_arrive_is_told(snapshot, put, get, fields, outcome
     finally:
         for field, value in usual.items():
             put(f"gp:m7.{field}", value)
-        put("gp:m7", 0.0)
-    assert get("gp:m7.MISS", "gp:m7.SEVR") == [0, 0]
+    told = snapshot("--restore", "-1", "--write")
+    assert (told.code, told.err) == (0, "")
+    assert get("gp:m7", "gp:m7.RBV", "gp:m7.MISS", "gp:m7.SEVR") == [0.2, pytest.approx(0.2), 0, 0]
+
+
+def test_a_motor_within_the_tolerance_that_is_asked_for_is_where_it_was_sent_to(snapshot, put, get):
+    put("gp:m8", 0.25)
+    put("gp:m8.SPDB", 1.0)  # setpoint deadband: it is not sent as near as that
+    put("gp:m8", 0.2)
+    snapshot("gp:m8", "gp:m8.DVAL", "-q")
+    try:
+        assert get("gp:m8.RBV") == pytest.approx(0.25)
+        assert snapshot("--restore", "-1").out.count("move: the motor is at 0.25") == 2
+        assert "nothing is to be set: 2 are as in the snapshot" in snapshot("--restore", "-1", "--relative", "0.3").out
+        assert "2 would be set" in snapshot("--restore", "-1", "--tolerance", "0.01").out
+
+        put("gp:m8", 0.4)
+        told = snapshot("--restore", "-1", "--tolerance", "0.1", "--write")
+        assert (told.code, told.err) == (0, "")
+        assert get("gp:m8", "gp:m8.RBV") == [0.2, pytest.approx(0.25)]
+        put("gp:m8", 0.4)
+        told = snapshot("--restore", "-1", "--tolerance", "0.01", "--write")
+        assert told.code == 1
+        assert "\ngp:m8: 0.4 -> 0.2: set, but the motor is at 0.25\n" in told.out
+    finally:
+        put("gp:m8.SPDB", 0.0)
 
 
 def test_what_is_changed_by_setting_another_pv_is_told(snapshot, put, get):
@@ -363,6 +387,8 @@ def test_what_is_done_with_a_pv(arguments, action):
 
 AT_REST = {
     "RBV": 1.0,
+    "DRBV": -1.0,
+    "RRBV": 500,
     "DIFF": 0.0,
     "RDBD": 0.001,
     "PREC": 3,
@@ -378,6 +404,7 @@ AT_REST = {
         ({"DIFF": -0.5, "RDBD": 0.5}, True, "the motor is at 1"),
         ({"DIFF": 0.002}, False, "the motor is at 1"),
         ({"DIFF": 0.002, "PREC": 2}, True, "the motor is at 1"),  # seen by nobody
+        ({"DIFF": 0.002, "PREC": 0}, False, "the motor is at 1"),  # what nobody has set
         ({"MISS": 1}, False, "the motor is at 1, out of retries"),
         ({"HLS": 1}, True, "the motor is at 1, at its high limit switch"),  # where it was to go
         ({"LLS": 1, "DIFF": -3.0}, False, "the motor is at 1, at its low limit switch"),
@@ -388,7 +415,33 @@ AT_REST = {
 )
 def test_whether_a_motor_is_where_it_was_sent_to(fields, arrived, told):
     state = MotorState.of(AT_REST | fields)
-    assert (state.arrived, str(state)) == (arrived, told)
+    assert (state.arrived(state.readback + fields.get("DIFF", 0.0), Tolerance()), str(state)) == (arrived, told)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "fields", "sent_by", "arrived"),
+    [
+        (1.1, {}, "VAL", True),
+        (0.9, {}, "VAL", True),
+        (1.3, {}, "VAL", False),
+        (1.1, {"MISS": 1}, "VAL", False),
+        (1.1, {"SEVR": 2}, "VAL", False),
+        (1.1, {"SEVR": 1}, "VAL", True),
+        (1.1, {"HLS": 1}, "VAL", False),  # the switch is why it is not there
+        (0.9, {"HLS": 1}, "VAL", True),
+        (0.9, {"LLS": 1}, "VAL", False),
+        (1.1, {"LLS": 1}, "VAL", True),
+        (-1.1, {}, "DVAL", True),
+        (1.1, {}, "DVAL", False),  # it is at -1 there
+        (-1.1, {"LLS": 1}, "DVAL", False),  # which may be either direction
+        (-1.1, {"HLS": 1}, "DVAL", False),
+        (500, {}, "RVAL", True),
+    ],
+)
+def test_a_tolerance_allows_a_motor_more_but_not_at_the_limit_that_stopped_it(wanted, fields, sent_by, arrived):
+    state = MotorState.of(AT_REST | {"DIFF": 0.1} | fields, sent_by)
+    assert state.arrived(wanted, Tolerance(0.2)) == arrived
+    assert not state.arrived(state.readback + 0.1, Tolerance())
 
 
 def test_what_is_no_pv_or_was_not_read_is_left(virtual_beamline):
