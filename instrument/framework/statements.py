@@ -386,11 +386,9 @@ def text_lines(commands: Mapping[str, Callable[..., Any]], namespace: dict[str, 
     """IPython's line transformer for commands that take the rest of their line as it is, quotes and all."""
 
     def transform(lines: list[str]) -> list[str]:
+        if len(lines) > 1 and _parses("".join(lines)):
+            return lines  # `comment in notes` is Python's there, and `comment` may be any variable
         done: list[str] = []
-        if len(lines) > 1 and _parses(
-            "".join(lines)
-        ):  # where `comment in notes` is Python's, and the name any variable's
-            return lines
         for line in lines:
             found = TEXT_LINE.fullmatch(line)
             if found is not None and namespace.get(found[2]) is commands.get(found[2]) and not _goes_on(done):

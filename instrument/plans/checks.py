@@ -60,7 +60,7 @@ def _call_mistake(name: str, signature: inspect.Signature, args: Sequence[Any], 
             hint = f": did you mean {near[0]!r}?" if near else ";"
             return f"{name} has no argument {argument!r}{hint} {takes}"
     if name in IN_SPEC_ORDER and not given.keys() & {"start", "finish"} and len(args) in (2, 3):
-        if isinstance(args[1], Real) and not isinstance(args[1], bool):
+        if is_number(args[1]):
             missing = "the intervals are" if len(args) == 3 else "finish and intervals are"
             return f"{name}: {missing} missing, as in {IN_SPEC_ORDER[name]}; nothing moved"
     return f"{name}: {why}; {takes}"
@@ -133,6 +133,11 @@ def detectors_of(plan: str, detectors: Any) -> list[Any]:
         if not callable(getattr(detector, "read", None)) or not hasattr(detector, "name"):
             raise UserError(f"{plan}: {_shown(detector)} can't be read: give a detector; nothing moved")
     return given
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a number, as a position is, and no motor."""
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def number(plan: str, name: str, value: Any, *, positive: bool = False, least: float | None = None) -> float:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 from bluesky import plan_stubs as bps
@@ -110,6 +110,7 @@ def _hinted(descriptor: dict[str, Any], name: str) -> str:
 
 
 def scan_peak(
+    plan_name: str,
     detectors: Sequence[Any],
     motor: Any,
     low: float,
@@ -117,43 +118,49 @@ def scan_peak(
     num: int,
     *,
     time: float | None = None,
+    sequence: int = 0,
     signal: str | Sequence[str] | None = None,
     md: dict[str, Any] | None = None,
 ) -> MsgGenerator[Lineup]:
     """Scan `motor` from `low` to `high` and measure the peak of the first detector. The motor stays at `high`.
 
+    The scan is run dry before it moves anything, and told in one line.
+
     Args:
+        plan_name: Of the plan that it is part of.
         detectors: What is read; the peak is looked for in the first one.
         motor: What is moved.
         low: Where the scan begins.
         high: Where it ends.
         num: How many points.
         time: Count time of each point (s); None: as the detectors are set.
+        sequence: Which scan of several it is, from 1; of the later ones only what is wrong is told.
         signal: Which signal shows the peak; of several the one with the clearest; the first detector's hinted one if it
             is not given.
         md: Metadata.
+
+    Raises:
+        UserError: A point is outside of the limits, or a device can't be used; the scan has not begun. Of a later scan
+            the line tells that the motor stays where the one before ended.
     """
+
+    def scan(metadata: dict[str, Any] | None = None) -> MsgGenerator[Any]:
+        if time is None:
+            return bp.scan(list(detectors), motor, low, high, num, md=metadata)
+        run = bp.scan(list(detectors), motor, low, high, num, per_step=step_for(time, detectors), md=metadata)
+        return counting_for(time, detectors, run)
+
+    which = "" if not sequence else ", first scan" if sequence == 1 else f", scan {sequence}"
+    known, later = count_times(detectors), sequence > 1
+    announced = preflight.announced(f"{plan_name}{which}", scan, points=num, known=known, tell=not later)
+    with preflight.after_moves(f"{motor.name} stays where scan {sequence - 1} ended") if later else nullcontext():
+        yield from announced
+
     signals = (signal,) if isinstance(signal, str) else tuple(signal or ())
     readings = _Readings(motor, detectors[0], signals)
-    run = _scan(detectors, motor, low, high, num, time, md)
-    uid = yield from bpp.subs_wrapper(run, {"all": [readings]})
+    uid = yield from bpp.subs_wrapper(scan(md), {"all": [readings]})
     name, statistics = readings.clearest(recorded=uid is not None)
     return Lineup(uid, readings.scan_id, name, statistics, high)
-
-
-def _scan(
-    detectors: Sequence[Any],
-    motor: Any,
-    low: float,
-    high: float,
-    num: int,
-    time: float | None,
-    md: dict[str, Any] | None = None,
-) -> MsgGenerator[Any]:
-    if time is None:
-        return bp.scan(list(detectors), motor, low, high, num, md=md)
-    run = bp.scan(list(detectors), motor, low, high, num, per_step=step_for(time, detectors), md=md)
-    return counting_for(time, detectors, run)
 
 
 def signal_of(plan_name: str, detector: Any, signal: str | None) -> str | None:
@@ -224,7 +231,7 @@ def lup(
     """
     signals: str | Sequence[str] | None
     plotted: Sequence[str] = ()
-    in_spec_order = isinstance(motor, Real) and not isinstance(motor, bool)
+    in_spec_order = checks.is_number(motor)
     if in_spec_order:
         spec_time, intervals = num, finish
         motor, start, finish = detectors, float(motor), start
@@ -255,8 +262,7 @@ def lup(
     origin = yield from position_of(motor)
     low, high = origin + start, origin + finish
     checks.within_limits("lup", motor, (low, high))
-    yield from announced("lup", detectors, motor, low, high, points, time=time)
-    found = yield from scan_peak(detectors, motor, low, high, points, time=time, signal=signals, md=md)
+    found = yield from scan_peak("lup", detectors, motor, low, high, points, time=time, signal=signals, md=md)
     place = _place(found.statistics, key)
     target = origin if place is None else place
     yield from bps.mv(motor, target)
@@ -266,47 +272,6 @@ def lup(
     elif found.uid is not None:  # not a dry run
         logger.warning("lup: %s; %s went back to %g", no_peak(found, motor), motor.name, origin)
     return Lineup(found.uid, found.scan_id, found.signal, found.statistics, target)
-
-
-def announced(
-    name: str,
-    detectors: Sequence[Any],
-    motor: Any,
-    low: float,
-    high: float,
-    num: int,
-    *,
-    time: float | None = None,
-    sequence: int | None = None,
-) -> MsgGenerator[None]:
-    """Run a scan dry before it moves anything, and tell in one line what it will do.
-
-    Args:
-        name: Of the plan.
-        detectors: What is read.
-        motor: What is moved.
-        low: Where the scan begins.
-        high: Where it ends.
-        num: How many points.
-        time: Count time of each point (s); None: as the detectors are set.
-        sequence: Which scan of several it is; of the later ones only what is wrong is told.
-
-    Raises:
-        UserError: A point is outside of the limits, or a device can't be used; the scan has not begun. Of a later scan
-            the line tells that the motor stays where the one before ended.
-    """
-
-    def scan() -> MsgGenerator[Any]:
-        return _scan(detectors, motor, low, high, num, time)
-
-    first = sequence is None or sequence == 1
-    which = "" if sequence is None else ", first scan" if first else f", scan {sequence}"
-    checked = preflight.announced(f"{name}{which}", scan, points=num, known=count_times(detectors), tell=first)
-    if sequence is None or first:
-        yield from checked
-        return
-    with preflight.after_moves(f"{motor.name} stays where scan {sequence - 1} ended"):
-        yield from checked
 
 
 def _place(statistics: PeakStatistics, key: str) -> float | None:
@@ -388,9 +353,8 @@ def lineup2(
             low, high = checks.clipped(motor, low, high)
             if low == high:
                 break
-        yield from announced(name, detectors, motor, low, high, num, sequence=number)
         metadata = {**(md or {}), "plan_name": name, "scan_sequence": number}
-        one = yield from scan_peak(detectors, motor, low, high, num, signal=signal, md=metadata)
+        one = yield from scan_peak(name, detectors, motor, low, high, num, sequence=number, signal=signal, md=metadata)
         found.append(one)
         if one.uid is None:  # a dry run
             break

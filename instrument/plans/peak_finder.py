@@ -12,7 +12,7 @@ from bluesky.utils import MsgGenerator
 from instrument.config.names import LOGGER_NAME
 from instrument.plans import checks, preflight
 from instrument.plans.checks import plan
-from instrument.plans.lineup import FEWEST_POINTS, Lineup, announced, no_peak, position_of, scan_peak, signal_of
+from instrument.plans.lineup import FEWEST_POINTS, Lineup, no_peak, position_of, scan_peak, signal_of
 
 logger = logging.getLogger(LOGGER_NAME)
 
@@ -59,9 +59,10 @@ def _passes(
         low, high = center - half_width, center + half_width
         if sequence > 1:
             low, high = checks.clipped(motor, low, high)
-        yield from announced(name, [detector], motor, low, high, number_of_points, sequence=sequence)
         numbered = {**md, "scan_sequence": sequence, "scan_sequence_number": sequence}
-        one = yield from scan_peak([detector], motor, low, high, number_of_points, signal=signal, md=numbered)
+        one = yield from scan_peak(
+            name, [detector], motor, low, high, number_of_points, sequence=sequence, signal=signal, md=numbered
+        )
         if one.uid is None:  # a dry run: no data, so nothing to narrow down
             continue
         statistics = one.statistics
